@@ -1,0 +1,55 @@
+// What every operator of the core shares: element types, the instruction set, and the parallel loop it is handed.
+#pragma once
+
+#include <cstdint>
+
+namespace wgk {
+
+enum class DType { float64, float32, bfloat16, float16 };
+
+// Storage types of the half-width floats; conversions are in simd.h.
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  uint16_t bits;
+};
+
+// Calls f with a value of the storage type that dtype names.
+template <class F>
+decltype(auto) with_type(DType dtype, const F& f) {
+  switch (dtype) {
+    case DType::float64:
+      return f(double{});
+    case DType::float32:
+      return f(float{});
+    case DType::bfloat16:
+      return f(bfloat16{});
+    default:
+      return f(float16{});
+  }
+}
+
+enum class Isa { plain, avx2, avx512 };
+
+// The best instruction set of this machine, or the one that WGAN_KERNELS_ISA names; throws std::runtime_error
+// when that one is unknown or not supported here. Decided once per process.
+Isa cpu_isa();
+bool isa_is_supported(Isa isa);
+const char* isa_name(Isa isa);
+
+// The caller's thread pool: splits [begin, end) into ranges of at least `grain` and calls body on each.
+using ParallelFor = void (*)(int64_t begin, int64_t end, int64_t grain,
+                             void (*body)(int64_t begin, int64_t end, void* context), void* context);
+
+template <class F>
+void parallel_for(ParallelFor run, int64_t count, int64_t grain, const F& body) {
+  run(
+      0, count, grain < 1 ? 1 : grain,
+      [](int64_t begin, int64_t end, void* context) { (*static_cast<const F*>(context))(begin, end); },
+      const_cast<F*>(&body));
+}
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace wgk

@@ -1,0 +1,46 @@
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "common.h"
+
+namespace wgk {
+
+const char* isa_name(Isa isa) {
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain";
+}
+
+bool isa_is_supported(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::avx2) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  }
+  if (isa == Isa::avx512) {
+    return isa_is_supported(Isa::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  }
+#endif
+  return isa == Isa::plain;
+}
+
+static Isa choose() {
+  const char* wanted = std::getenv("WGAN_KERNELS_ISA");
+  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::plain}) {
+    const bool named = wanted != nullptr && std::string(wanted) == isa_name(isa);
+    if (named && !isa_is_supported(isa)) {
+      throw std::runtime_error(std::string("WGAN_KERNELS_ISA names an instruction set that this machine lacks: ") +
+                               wanted);
+    }
+    if (named || (wanted == nullptr && isa_is_supported(isa))) {
+      return isa;
+    }
+  }
+  throw std::runtime_error(std::string("WGAN_KERNELS_ISA must be plain, avx2 or avx512, got ") + wanted);
+}
+
+Isa cpu_isa() {
+  static const Isa isa = choose();
+  return isa;
+}
+
+}  // namespace wgk

@@ -1,0 +1,158 @@
+#include "norm_penalty.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "rows.h"
+
+#define WGK_KERNELS "row_kernels.h"
+#include "for_each_isa.h"
+
+namespace wgk {
+namespace {
+
+// Results larger than this leave the caches before they are read again.
+constexpr int64_t kStreamingBytes = 4 << 20;
+
+template <class T>
+using Value = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+double excess(const NormPenalty& p, double norm) {
+  const double e = norm - p.target;
+  return p.one_sided && e < 0 ? 0.0 : e;
+}
+
+double factor(const NormPenalty& p, int64_t B) { return p.reduction == Reduction::mean ? p.weight / B : p.weight; }
+
+// With phi(n) = (n - target)^2: phi'(n) / n, by which a gradient is scaled to give the first derivative.
+// At n = 0 that derivative is 0; for target 0, where phi is |g|^2, the scale is 2 everywhere.
+double first(const NormPenalty& p, double norm) {
+  if (p.target == 0) {
+    return 2;
+  }
+  return norm == 0 ? 0 : 2 * excess(p, norm) / norm;
+}
+
+// (phi'(n) / n)' * n, the scale of the second derivative along the gradient's direction.
+double second(const NormPenalty& p, double norm) {
+  if (norm == 0 || (p.one_sided && norm <= p.target)) {
+    return 0;
+  }
+  return 2 * p.target / norm;
+}
+
+template <class T>
+double grad_value_of(const NormPenalty& p, const void* grad_value, int64_t row) {
+  return static_cast<const Value<T>*>(grad_value)[p.reduction == Reduction::none ? row : 0];
+}
+
+// The sum over each row of a * b, in blocks of a fixed size.
+template <class T>
+std::vector<double> block_dots(Isa isa, ParallelFor run, const RowBlocks& blocks, const T* a, const T* b) {
+  std::vector<double> sums(blocks.count());
+  const auto dot = WGK_PICK(isa, dot<T>);
+  blocks.for_each(run, [&](int64_t block, int64_t row, int64_t first, int64_t n) {
+    const int64_t at = row * blocks.D + first;
+    sums[block] = dot(a + at, b + at, n);
+  });
+  return sums;
+}
+
+template <class T>
+bool streams(const RowBlocks& blocks, const void* out) {
+  return blocks.B * blocks.D * static_cast<int64_t>(sizeof(T)) >= kStreamingBytes &&
+         reinterpret_cast<uintptr_t>(out) % 64 == 0 && blocks.D * sizeof(T) % 64 == 0;
+}
+
+template <class T>
+void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad, Value<T>* value,
+             double* norms) {
+  const RowBlocks blocks(B, D);
+  const std::vector<double> squares = block_dots(isa, run, blocks, grad, grad);
+  double sum = 0;
+  for (int64_t row = 0; row < B; ++row) {
+    norms[row] = std::sqrt(blocks.row_sum(squares.data(), row));
+    const double penalty = excess(p, norms[row]) * excess(p, norms[row]);
+    if (p.reduction == Reduction::none) {
+      value[row] = static_cast<Value<T>>(p.weight * penalty);
+    }
+    sum += penalty;
+  }
+  if (p.reduction != Reduction::none) {
+    // 0 / 0 for the mean over no samples, as torch has it.
+    value[0] = static_cast<Value<T>>(p.weight * (p.reduction == Reduction::mean ? sum / B : sum));
+  }
+}
+
+template <class T>
+void backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const void* grad_value,
+              const T* grad, const double* norms, T* grad_x) {
+  const RowBlocks blocks(B, D);
+  const auto combine = WGK_PICK(isa, combine<T, false>);
+  const bool streaming = streams<T>(blocks, grad_x);
+  blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {
+    const double scale = grad_value_of<T>(p, grad_value, row) * factor(p, B) * first(p, norms[row]);
+    const int64_t at = row * D + begin;
+    combine(0, nullptr, scale, grad + at, grad_x + at, n, streaming);
+  });
+}
+
+template <class T>
+void double_backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad_grad_x,
+                     const void* grad_value, const T* grad, const double* norms, Value<T>* grad_grad_value,
+                     T* grad_x) {
+  const RowBlocks blocks(B, D);
+  const std::vector<double> dots = block_dots(isa, run, blocks, grad_grad_x, grad);
+  const auto combine = WGK_PICK(isa, combine<T, true>);
+  const bool streaming = streams<T>(blocks, grad_x);
+  blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {
+    const double norm = norms[row], scale = grad_value_of<T>(p, grad_value, row) * factor(p, B);
+    // second / norm^2, divided in two steps: norm^2 may underflow where the quotient does not overflow.
+    const double along = norm == 0 ? 0 : blocks.row_sum(dots.data(), row) / norm * second(p, norm) / norm;
+    const int64_t at = row * D + begin;
+    combine(scale * first(p, norm), grad_grad_x + at, scale * along, grad + at, grad_x + at, n, streaming);
+  });
+  double sum = 0;
+  for (int64_t row = 0; row < B; ++row) {
+    const double along = factor(p, B) * first(p, norms[row]) * blocks.row_sum(dots.data(), row);
+    if (p.reduction == Reduction::none) {
+      grad_grad_value[row] = static_cast<Value<T>>(along);
+    }
+    sum += along;
+  }
+  if (p.reduction != Reduction::none) {
+    grad_grad_value[0] = static_cast<Value<T>>(sum);
+  }
+}
+
+}  // namespace
+
+void norm_penalty(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
+                  const void* grad, void* value, double* norms) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    forward<T>(isa, run, penalty, B, D, static_cast<const T*>(grad), static_cast<Value<T>*>(value), norms);
+  });
+}
+
+void norm_penalty_backward(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
+                           const void* grad_value, const void* grad, const double* norms, void* grad_x) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    backward<T>(isa, run, penalty, B, D, grad_value, static_cast<const T*>(grad), norms, static_cast<T*>(grad_x));
+  });
+}
+
+void norm_penalty_double_backward(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B,
+                                  int64_t D, const void* grad_grad_x, const void* grad_value, const void* grad,
+                                  const double* norms, void* grad_grad_value, void* grad_x) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    double_backward<T>(isa, run, penalty, B, D, static_cast<const T*>(grad_grad_x), grad_value,
+                       static_cast<const T*>(grad), norms, static_cast<Value<T>*>(grad_grad_value),
+                       static_cast<T*>(grad_x));
+  });
+}
+
+}  // namespace wgk

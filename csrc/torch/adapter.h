@@ -1,0 +1,98 @@
+// Between torch tensors and the core: dtypes, layouts, torch's thread pool.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <utility>
+
+#include "../core/common.h"
+
+namespace wgk {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// The dtypes the kernels know; Python has refused the others with a better message.
+inline bool find_dtype(const Tensor& tensor, DType& dtype) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Double:
+      dtype = DType::float64;
+      return true;
+    case ScalarType::Float:
+      dtype = DType::float32;
+      return true;
+    case ScalarType::BFloat16:
+      dtype = DType::bfloat16;
+      return true;
+    case ScalarType::Half:
+      dtype = DType::float16;
+      return true;
+    default:
+      return false;
+  }
+}
+
+inline DType dtype_of(const Tensor& tensor) {
+  DType dtype;
+  STD_TORCH_CHECK(find_dtype(tensor, dtype), "wgan_kernels: expected float64, float32, bfloat16 or float16");
+  return dtype;
+}
+
+// The dtype of sums and of one number per sample: float64 for float64, else float32.
+inline ScalarType wide_type(DType dtype) {
+  return dtype == DType::float64 ? ScalarType::Double : ScalarType::Float;
+}
+
+// torch's thread pool, as the core takes it.
+inline void torch_threads(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*),
+                          void* context) {
+  STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
+}
+
+// A tensor [B, D...] as the core sees it: B rows of D elements.
+inline int64_t batch(const Tensor& tensor) { return tensor.size(0); }
+
+inline int64_t features(const Tensor& tensor) {
+  int64_t product = 1;
+  for (int64_t d = 1; d < tensor.dim(); ++d) {
+    product *= tensor.size(d);
+  }
+  return product;
+}
+
+// Whether each sample of [B, D...] fills D elements in a row, in whatever order of its dimensions (channels_last).
+bool has_dense_rows(const Tensor& tensor);
+
+// Tensors of one shape that a kernel may walk together, row by row.
+// Where their layouts differ or leave gaps it gets contiguous copies.
+template <size_t count>
+std::array<Tensor, count> matching_rows(const std::array<Tensor, count>& tensors) {
+  bool match = has_dense_rows(tensors[0]);
+  for (size_t i = 1; i < count && match; ++i) {
+    for (int64_t d = 0; d < tensors[0].dim() && match; ++d) {
+      match = tensors[i].stride(d) == tensors[0].stride(d) || tensors[0].size(d) == 1;
+    }
+  }
+  if (match) {
+    return tensors;
+  }
+  std::array<Tensor, count> copies = tensors;
+  for (Tensor& copy : copies) {
+    copy = torch::stable::contiguous(copy);
+  }
+  return copies;
+}
+
+// A result computed beside `rows` (from matching_rows), in the layout that torch.empty_like(model) has.
+inline Tensor in_layout_of(const Tensor& model, const Tensor& rows, Tensor result) {
+  if (rows.get() == model.get()) {
+    return result;
+  }
+  Tensor out = torch::stable::empty_like(model);
+  return torch::stable::copy_(out, result);
+}
+
+}  // namespace wgk

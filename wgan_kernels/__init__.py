@@ -1,0 +1,26 @@
+"""Fused kernels for training critics: weight clipping, gradient penalties, maximum mean discrepancies."""
+
+from . import kernels, nn, optim
+from ._backend import use_backend
+from ._extension import build_info
+from .mmd import mmd2
+from .ops.interpolate import interpolate
+from .ops.norm_penalty import norm_penalty
+from .ops.weight_clip import clip_weights_
+from .penalty import gradient_penalty
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "build_info",
+    "clip_weights_",
+    "gradient_penalty",
+    "interpolate",
+    "kernels",
+    "mmd2",
+    "nn",
+    "norm_penalty",
+    "optim",
+    "use_backend",
+]

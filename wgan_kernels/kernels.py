@@ -1,0 +1,68 @@
+"""Kernel functions for maximum mean discrepancies, as small value objects.
+
+r is the Euclidean distance of two points. Each parameter is one number or a sequence of numbers; the kernel is then
+the sum over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from . import _checks
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel function by its kind (the name of its formula) and the parameters that it is summed over."""
+
+    kind: ClassVar[str]
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        raise NotImplementedError
+
+
+def _positive_numbers(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise ValueError(f"{name} must hold at least one number, got an empty {type(value).__name__}")
+        return tuple(_checks.positive(f"{name}[{index}]", entry) for index, entry in enumerate(value))
+    return (_checks.positive(name, value),)
+
+
+@dataclass(frozen=True)
+class RBF(Kernel):
+    """Gaussian kernel exp(-r^2 / (2 * bandwidth^2)); bandwidth > 0 in the units of the data.
+
+    Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 2.
+    """
+
+    kind: ClassVar[str] = "rbf"
+    bandwidth: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        _positive_numbers("bandwidth", self.bandwidth)
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        return _positive_numbers("bandwidth", self.bandwidth)
+
+
+@dataclass(frozen=True)
+class InverseMultiquadric(Kernel):
+    """Inverse multiquadric kernel scale / (scale + r^2); scale > 0 in the units of the data squared.
+
+    Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4.
+    """
+
+    kind: ClassVar[str] = "inverse_multiquadric"
+    scale: float | Sequence[float]
+
+    def __post_init__(self) -> None:
+        _positive_numbers("scale", self.scale)
+
+    @property
+    def params(self) -> tuple[float, ...]:
+        return _positive_numbers("scale", self.scale)

@@ -1,0 +1,60 @@
+"""mmd2: the squared maximum mean discrepancy of two samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _checks
+from .kernels import Kernel
+from .ops.kernel_sums import kernel_sums
+
+
+def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -> Tensor:
+    """Squared maximum mean discrepancy of two samples.
+
+    unbiased: sum_{i!=j} k(x_i, x_j) / (N (N - 1)) + sum_{i!=j} k(y_i, y_j) / (M (M - 1)) - 2 sum_{i,j} k(x_i, y_j) / (N M)
+    biased:   sum_{i,j} k(x_i, x_j) / N^2 + sum_{i,j} k(y_i, y_j) / M^2 - 2 sum_{i,j} k(x_i, y_j) / (N M)
+
+    Args:
+        x: (N, D) points, float64, float32, bfloat16 or float16.
+        y: (M, D) points of the same dtype and device; M may differ from N.
+        kernel: one of `wgan_kernels.kernels`.
+        estimator: 'unbiased' (the U-statistic; may be negative, and its mean is 0 for equal distributions) or
+            'biased' (the V-statistic; never negative).
+
+    Returns:
+        () float64 for float64 input, else float32.
+
+    Raises:
+        TypeError: x or y is not a dense floating tensor, their dtypes differ, or kernel is not a kernel.
+        ValueError: x or y is not two-dimensional, D or the device differs, or there are too few points: 2 for
+            'unbiased', 1 for 'biased'.
+
+    Differentiable twice by x and y. Sums run in float64.
+    Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6 (unbiased) and equation 5 (biased).
+    """
+    _checks.choice("estimator", estimator, ("unbiased", "biased"))
+    _check_points(x, y, least=2 if estimator == "unbiased" else 1)
+    if not isinstance(kernel, Kernel):
+        raise TypeError(f"kernel must be one of wgan_kernels.kernels, got {type(kernel).__name__}")
+    biased = estimator == "biased"
+    within_x, within_y, between = kernel_sums(x, y, kernel.kind, kernel.params, diagonal=biased)
+    n, m = x.shape[0], y.shape[0]
+    pairs_x, pairs_y = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
+    value = within_x / pairs_x + within_y / pairs_y - 2 * between / (n * m)
+    return value.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_points(x: Tensor, y: Tensor, least: int) -> None:
+    for name, points in (("x", x), ("y", y)):
+        _checks.floating(name, points)
+        if points.dim() != 2:
+            raise ValueError(f"{name} must be points of shape (number, features), got {tuple(points.shape)}")
+        if points.shape[0] < least:
+            raise ValueError(f"{name} must hold at least {least} points for this estimator, got {points.shape[0]}")
+    if x.dtype != y.dtype:
+        raise TypeError(f"y must have the dtype of x, {x.dtype}, got {y.dtype}")
+    _checks.same_device("x", x, "y", y)
+    if x.shape[1] != y.shape[1]:
+        raise ValueError(f"y must have as many features as x, {x.shape[1]}, got {y.shape[1]}")

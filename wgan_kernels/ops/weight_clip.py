@@ -1,0 +1,112 @@
+"""clip_weights_: in-place weight clipping of a whole critic in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .. import _backend, _checks
+from ..reference import weight_clip as reference
+from . import _schemas
+
+_clip = torch.ops.wgan_kernels.clip_weights_.default
+torch.library.register_fake("wgan_kernels::clip_weights_", lambda params, low, high: None, lib=_schemas.LIBRARY)
+# Nothing to record: without this the dispatcher walks the list once more to warn about a missing formula.
+_schemas.LIBRARY.impl("clip_weights_", torch.library.fallthrough_kernel, "Autograd")
+
+
+def clip_weights_(
+    params_or_module: nn.Module | Tensor | Iterable[Tensor],
+    low: float,
+    high: float | None = None,
+    *,
+    exclude: type[nn.Module] | str | Sequence[type[nn.Module] | str] = (),
+) -> None:
+    """Clips weights in place: w <- min(max(w, low), high).
+
+    Like an optimiser's step it acts on the parameters themselves and is not recorded: no `torch.no_grad()` is needed.
+    Tensors saved for a backward pass before the call are known to have changed (their version is bumped).
+
+    Args:
+        params_or_module: a module (all its parameters), a tensor, or an iterable of tensors of any shapes, strides and
+            real floating dtypes on one device. A tensor that comes twice is clipped once.
+        low: lower bound; alone, the bound c of [-c, c]. Rounded to each tensor's dtype, as torch.clamp_ does.
+        high: upper bound.
+        exclude: module classes (their whole subtree), or names of submodules or parameters, to leave alone, such as
+            `(nn.BatchNorm2d, "head.bias")`. Needs a module.
+
+    Raises:
+        TypeError: a tensor that is not dense and floating; exclude given with tensors.
+        ValueError: low > high; a NaN bound; nothing to clip; a tensor that is the result of a graph; an expanded
+            tensor; tensors on several devices; an excluded name that the module does not have.
+
+    NaN weights stay NaN. Nothing is written when an error is raised. Not differentiable.
+    Source: Arjovsky, Chintala, Bottou 2017, "Wasserstein GAN", Algorithm 1, line 7.
+    """
+    low, high = _checks.bounds(low, high)
+    params = _collect(params_or_module, exclude)
+    if torch.compiler.is_compiling():
+        _clip(params, low, high) if _backend.is_native(params[0]) else reference.clip_weights_(params, low, high)
+        return
+    try:
+        if any([param.grad_fn is not None for param in params]):
+            _checks.clippable(params)
+        if _backend.is_native(params[0]):
+            _clip(params, low, high)
+            torch.autograd.graph.increment_version(params)
+            return
+    except (RuntimeError, TypeError, AttributeError):
+        # The operator checks every tensor before it writes to one; the wording of what is wrong is left to here.
+        _checks.clippable(params)
+        raise
+    _checks.clippable(params)
+    reference.clip_weights_(params, low, high)
+
+
+def _collect(params_or_module: object, exclude: object) -> list[Tensor]:
+    """The tensors to clip, each once."""
+    if isinstance(params_or_module, nn.Module):
+        params = _module_parameters(params_or_module, exclude)
+    elif exclude:
+        raise TypeError("exclude needs a module, whose classes and names it can tell; got tensors to clip")
+    elif isinstance(params_or_module, Tensor):
+        params = [params_or_module]
+    else:
+        try:
+            params = list({id(param): param for param in params_or_module}.values())
+        except TypeError:
+            raise TypeError(
+                "params_or_module must be a module, a tensor or an iterable of tensors, "
+                f"got {type(params_or_module).__name__}"
+            ) from None
+    if not params:
+        raise ValueError("params_or_module must hold at least one tensor to clip, got none")
+    return params
+
+
+def _module_parameters(module: nn.Module, exclude: object) -> list[Tensor]:
+    if isinstance(exclude, (str, type)):
+        exclude = (exclude,)
+    if not exclude:
+        return list(module.parameters())
+    for entry in exclude:
+        if not isinstance(entry, str) and not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+            raise TypeError(f"exclude must hold module classes and names, got {entry!r}")
+    classes = tuple(entry for entry in exclude if isinstance(entry, type))
+    names = {entry for entry in exclude if isinstance(entry, str)}
+    modules = dict(module.named_modules(remove_duplicate=False))
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name in names:
+        if name not in modules and name not in parameters:
+            raise ValueError(f"exclude names {name!r}, which is neither a submodule nor a parameter of the module")
+    names.update(name for name, child in modules.items() if isinstance(child, classes))
+    excluded = {id(param) for name, param in parameters.items() if _is_below(name, names)}
+    return [param for param in module.parameters() if id(param) not in excluded]
+
+
+def _is_below(name: str, ancestors: set[str]) -> bool:
+    """Whether the parameter `name`, or a module that holds it, is among `ancestors`."""
+    parts = name.split(".")
+    return any(".".join(parts[:depth]) in ancestors for depth in range(len(parts) + 1))

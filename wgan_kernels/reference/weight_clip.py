@@ -1,0 +1,14 @@
+"""Weight clipping, w <- clip(w, low, high) (Arjovsky et al. 2017, Algorithm 1, line 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def clip_weights_(params: Sequence[Tensor], low: float, high: float) -> None:
+    with torch.no_grad():
+        for param in params:
+            param.clamp_(low, high)
