@@ -13,7 +13,7 @@ from pathlib import Path
 
 from setuptools import setup
 
-REPORT = Path(__file__).parent / "wgan_kernels" / "_build.json"
+PACKAGE = Path(__file__).parent / "wgan_kernels"
 DEBUG = os.environ.get("DEBUG", "0") == "1"
 # The oldest torch that the library is promised to load into.
 TORCH_TARGET_VERSION = "0x020b000000000000"
@@ -58,9 +58,12 @@ def library():
     )
 
 
-def report(error=None):
+def report(package, error=None):
+    """Leaves beside the library what it was built with, or why it was not; build_info() reads it."""
     build = {"compiler": compiler(), "torch": torch_version, "cuda": None}
-    REPORT.write_text(json.dumps({**build, **({"error": error} if error else {})}, indent=1) + "\n")
+    text = json.dumps({**build, **({"error": error} if error else {})}, indent=1)
+    package.mkdir(parents=True, exist_ok=True)
+    (package / "_build.json").write_text(text + "\n")
 
 
 cuda_sources()
@@ -71,14 +74,16 @@ if missing is None:
 
     class Build(cpp_extension.BuildExtension):
         def run(self):
+            error = None
             try:
                 super().run()
-                report()
-            except Exception as error:  # whatever went wrong, the package works without its library
-                print(f"wgan_kernels: the library was not built: {error}")
+            except Exception as failure:  # whatever went wrong, the package works without its library
+                error = f"the library did not compile: {failure}"
+                print(f"wgan_kernels: {error}")
                 for extension in self.extensions:
                     extension.optional = True
-                report(f"the library did not compile: {error}")
+            in_place = self.inplace or self.editable_mode
+            report(PACKAGE if in_place else Path(self.build_lib) / "wgan_kernels", error)
 
     native = {
         "ext_modules": [library()],
@@ -88,6 +93,6 @@ if missing is None:
 else:
     print(f"wgan_kernels: {missing}")
     native = {}
-    report(missing)
+    report(PACKAGE, missing)
 
 setup(**native)

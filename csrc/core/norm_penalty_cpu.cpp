@@ -47,14 +47,12 @@ double grad_value_of(const NormPenalty& p, const void* grad_value, int64_t row) 
   return static_cast<const Value<T>*>(grad_value)[p.reduction == Reduction::none ? row : 0];
 }
 
-// The sum over each row of a * b, in blocks of a fixed size.
-template <class T>
-std::vector<double> block_dots(Isa isa, ParallelFor run, const RowBlocks& blocks, const T* a, const T* b) {
+// sum(first element, elements) of each block.
+template <class Sum>
+std::vector<double> block_sums(ParallelFor run, const RowBlocks& blocks, const Sum& sum) {
   std::vector<double> sums(blocks.count());
-  const auto dot = WGK_PICK(isa, dot<T>);
-  blocks.for_each(run, [&](int64_t block, int64_t row, int64_t first, int64_t n) {
-    const int64_t at = row * blocks.D + first;
-    sums[block] = dot(a + at, b + at, n);
+  blocks.for_each(run, [&](int64_t block, int64_t row, int64_t begin, int64_t n) {
+    sums[block] = sum(row * blocks.D + begin, n);
   });
   return sums;
 }
@@ -69,7 +67,9 @@ template <class T>
 void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad, Value<T>* value,
              double* norms) {
   const RowBlocks blocks(B, D);
-  const std::vector<double> squares = block_dots(isa, run, blocks, grad, grad);
+  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
+  const std::vector<double> squares =
+      block_sums(run, blocks, [&](int64_t at, int64_t n) { return sum_of_squares(grad + at, n); });
   double sum = 0;
   for (int64_t row = 0; row < B; ++row) {
     norms[row] = std::sqrt(blocks.row_sum(squares.data(), row));
@@ -103,7 +103,9 @@ void double_backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, 
                      const void* grad_value, const T* grad, const double* norms, Value<T>* grad_grad_value,
                      T* grad_x) {
   const RowBlocks blocks(B, D);
-  const std::vector<double> dots = block_dots(isa, run, blocks, grad_grad_x, grad);
+  const auto dot = WGK_PICK(isa, dot<T>);
+  const std::vector<double> dots =
+      block_sums(run, blocks, [&](int64_t at, int64_t n) { return dot(grad_grad_x + at, grad + at, n); });
   const auto combine = WGK_PICK(isa, combine<T, true>);
   const bool streaming = streams<T>(blocks, grad_x);
   blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {

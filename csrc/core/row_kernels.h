@@ -4,25 +4,49 @@
 namespace wgk {
 namespace WGK_ISA {
 
-// sum_j a[j] * b[j] in double, with a fixed order of additions.
-template <class T>
-double dot(const T* a, const T* b, int64_t n) {
+// Sums product(j), a vector of kDoubles terms from element j on, over the whole vectors of n elements, in a fixed order;
+// tail(j, rest) gives the last terms, padded with zeros.
+template <class Product, class Tail>
+WGK_INLINE double sum_products(int64_t n, const Product& product, const Tail& tail) {
   constexpr int kUnroll = 4;
   vdouble sums[kUnroll] = {};
   int64_t j = 0;
   for (; j + kUnroll * kDoubles <= n; j += kUnroll * kDoubles) {
     for (int k = 0; k < kUnroll; ++k) {
-      sums[k] += load_doubles(a + j + k * kDoubles) * load_doubles(b + j + k * kDoubles);
+      sums[k] += product(j + k * kDoubles);
     }
   }
-  for (; j < n; j += kDoubles) {
-    T a_tail[kDoubles] = {}, b_tail[kDoubles] = {};
-    const int64_t rest = std::min<int64_t>(kDoubles, n - j);
-    std::memcpy(a_tail, a + j, rest * sizeof(T));
-    std::memcpy(b_tail, b + j, rest * sizeof(T));
-    sums[0] += load_doubles(a_tail) * load_doubles(b_tail);
+  for (; j + kDoubles <= n; j += kDoubles) {
+    sums[0] += product(j);
+  }
+  if (j < n) {
+    sums[1] += tail(j, n - j);
   }
   return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+template <class T>
+WGK_INLINE vdouble load_tail(const T* p, int64_t rest) {
+  T tail[kDoubles] = {};
+  std::memcpy(tail, p, rest * sizeof(T));
+  return load_doubles(tail);
+}
+
+// sum_j a[j] * b[j] in double.
+template <class T>
+double dot(const T* a, const T* b, int64_t n) {
+  return sum_products(
+      n, [=](int64_t j) __attribute__((always_inline)) { return load_doubles(a + j) * load_doubles(b + j); },
+      [=](int64_t j, int64_t rest) { return load_tail(a + j, rest) * load_tail(b + j, rest); });
+}
+
+// sum_j a[j]^2 in double: dot(a, a), but each element is loaded and widened once.
+template <class T>
+double sum_of_squares(const T* a, int64_t n) {
+  const auto square = [](vdouble v) __attribute__((always_inline)) { return v * v; };
+  return sum_products(
+      n, [=](int64_t j) __attribute__((always_inline)) { return square(load_doubles(a + j)); },
+      [=](int64_t j, int64_t rest) { return square(load_tail(a + j, rest)); });
 }
 
 // out = a * u + b * x; without u, b * x.

@@ -175,9 +175,20 @@ WGK_INLINE void finish_streaming() {
 // ---- widened to double, for sums
 
 WGK_INLINE vdouble load_doubles(const double* p) { return load(p); }
+// By intrinsics: gcc splits the conversion of a whole vector in halves.
+WGK_INLINE vdouble widen(vec<float, kDoubles> v) {
+#if WGK_VECTOR_BYTES == 64
+  return (vdouble)_mm512_cvtps_pd((__m256)v);
+#elif defined(WGK_F16C)
+  return (vdouble)_mm256_cvtps_pd((__m128)v);
+#else
+  return __builtin_convertvector(v, vdouble);
+#endif
+}
+
 template <class T>
 WGK_INLINE vdouble load_doubles(const T* p) {
-  return __builtin_convertvector(load_floats<kDoubles>(p), vdouble);
+  return widen(load_floats<kDoubles>(p));
 }
 
 WGK_INLINE double sum_lanes(vdouble v) {

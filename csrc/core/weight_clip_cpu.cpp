@@ -1,6 +1,7 @@
 #include "weight_clip.h"
 
 #include <algorithm>
+#include <tuple>
 #include <vector>
 
 #define WGK_KERNELS "weight_clip_kernels.h"
@@ -18,6 +19,11 @@ struct Runs {
   std::vector<std::pair<int64_t, int64_t>> outer;  // (size, stride), fastest first
 
   explicit Runs(const ClipTensor& tensor) {
+    if (tensor.dims == 1) {
+      length = tensor.sizes[0];
+      stride = tensor.strides[0];
+      return;
+    }
     std::vector<std::pair<int64_t, int64_t>> dims;
     for (int64_t d = 0; d < tensor.dims; ++d) {
       if (tensor.sizes[d] != 1) {
@@ -55,6 +61,8 @@ struct Piece {
   void* data;
   DType dtype;
   int64_t count, stride;
+
+  auto key() const { return std::make_tuple(reinterpret_cast<uintptr_t>(data), count, stride); }
 };
 
 }  // namespace
@@ -84,6 +92,10 @@ void clip_weights(Isa isa, ParallelFor run, const ClipTensor* tensors, int64_t c
   if (total < kSerial) {
     clip_pieces(0, static_cast<int64_t>(pieces.size()));
   } else {
+    // A tensor that comes twice goes to one thread only.
+    std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.key() < b.key(); });
+    const auto same = [](const Piece& a, const Piece& b) { return a.key() == b.key(); };
+    pieces.erase(std::unique(pieces.begin(), pieces.end(), same), pieces.end());
     parallel_for(run, static_cast<int64_t>(pieces.size()), 1, clip_pieces);
   }
 }

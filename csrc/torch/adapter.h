@@ -16,23 +16,21 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // The dtypes the kernels know; Python has refused the others with a better message.
+// Tensor::scalar_type() asks the library for each code in turn at every call, which shows in lists of small tensors.
 inline bool find_dtype(const Tensor& tensor, DType& dtype) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Double:
-      dtype = DType::float64;
+  static const std::array<std::pair<int32_t, DType>, 4> known = {{{aoti_torch_dtype_float32(), DType::float32},
+                                                                  {aoti_torch_dtype_float64(), DType::float64},
+                                                                  {aoti_torch_dtype_bfloat16(), DType::bfloat16},
+                                                                  {aoti_torch_dtype_float16(), DType::float16}}};
+  int32_t code;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(tensor.get(), &code));
+  for (const auto& [known_code, known_dtype] : known) {
+    if (code == known_code) {
+      dtype = known_dtype;
       return true;
-    case ScalarType::Float:
-      dtype = DType::float32;
-      return true;
-    case ScalarType::BFloat16:
-      dtype = DType::bfloat16;
-      return true;
-    case ScalarType::Half:
-      dtype = DType::float16;
-      return true;
-    default:
-      return false;
+    }
   }
+  return false;
 }
 
 inline DType dtype_of(const Tensor& tensor) {

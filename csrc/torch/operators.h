@@ -11,7 +11,7 @@ namespace wgk {
 
 std::string cpu_instruction_set();
 
-void clip_weights_cpu(std::vector<Tensor> params, double low, double high);
+void clip_weights_cpu(const std::vector<Tensor>& params, double low, double high);
 
 Tensor interpolate_cpu(Tensor real, Tensor fake, Tensor mix);
 

@@ -5,15 +5,14 @@
 namespace wgk {
 
 // Everything is checked before anything is written; Python words the errors, so that they are the same everywhere.
-void clip_weights_cpu(std::vector<Tensor> params, double low, double high) {
+void clip_weights_cpu(const std::vector<Tensor>& params, double low, double high) {
   static const int64_t kUnitStride = 1;
   std::vector<ClipTensor> tensors(params.size());
   std::vector<int64_t> lengths(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
     const Tensor& param = params[i];
     ClipTensor& tensor = tensors[i];
-    STD_TORCH_CHECK(param.is_cpu() && find_dtype(param, tensor.dtype), "params[", i,
-                    "] is not a floating tensor on the CPU");
+    STD_TORCH_CHECK(find_dtype(param, tensor.dtype), "params[", i, "] is not a floating tensor");
     tensor.data = param.data_ptr();
     if (param.is_contiguous()) {
       lengths[i] = param.numel();

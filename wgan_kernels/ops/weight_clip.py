@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from .. import _backend, _checks
 from ..reference import weight_clip as reference
 from . import _schemas
 
+_grad_fn = attrgetter("grad_fn")
 _clip = torch.ops.wgan_kernels.clip_weights_.default
 torch.library.register_fake("wgan_kernels::clip_weights_", lambda params, low, high: None, lib=_schemas.LIBRARY)
 # Nothing to record: without this the dispatcher walks the list once more to warn about a missing formula.
@@ -51,7 +53,7 @@ def clip_weights_(
         _clip(params, low, high) if _backend.is_native(params[0]) else reference.clip_weights_(params, low, high)
         return
     try:
-        if any([param.grad_fn is not None for param in params]):
+        if any(map(_grad_fn, params)):
             _checks.clippable(params)
         if _backend.is_native(params[0]):
             _clip(params, low, high)
@@ -75,7 +77,7 @@ def _collect(params_or_module: object, exclude: object) -> list[Tensor]:
         params = [params_or_module]
     else:
         try:
-            params = list({id(param): param for param in params_or_module}.values())
+            params = list(params_or_module)
         except TypeError:
             raise TypeError(
                 "params_or_module must be a module, a tensor or an iterable of tensors, "

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks import contest, roofline
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def record(benchmark):
+    """Puts a contest's ratios into pytest-benchmark's own record of the same call."""
+
+    def keep(row: contest.Row, call) -> None:
+        benchmark.extra_info.update({f"ratio to {name}": round(ratio, 3) for name, ratio in row.ratios.items()})
+        benchmark.pedantic(call, rounds=10, iterations=1, warmup_rounds=2)
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    if contest.ROWS:
+        terminalreporter.section("contests: medians of interleaved calls")
+        for row in contest.ROWS:
+            for line in row.lines():
+                terminalreporter.write_line(line)
+        terminalreporter.write_line(roofline.summary())

@@ -1,0 +1,95 @@
+"""Contests: every contender is shown to compute the same thing, then all are timed in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+OURS = "wgan_kernels"
+
+
+@dataclass
+class Row:
+    """Median seconds of each contender on one case, and of the floor where there is one."""
+
+    case: str
+    seconds: dict[str, float]
+    bars: Mapping[str, float]
+    ratios: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ours = self.seconds[OURS]
+        # A peer's ratio says how much faster we are; the floor's, how far above it we are.
+        self.ratios = {
+            name: ours / seconds if name == "floor" else seconds / ours
+            for name, seconds in self.seconds.items()
+            if name != OURS
+        }
+
+    def lines(self) -> list[str]:
+        lines = [f"{self.case}: {OURS} {_duration(self.seconds[OURS])}"]
+        for name, ratio in self.ratios.items():
+            text = f"    {ratio:5.2f} x the floor" if name == "floor" else f"    {ratio:5.2f} x as fast as {name}"
+            text = f"{text:<52} ({_duration(self.seconds[name])})"
+            if name in self.bars:
+                met = ratio <= self.bars[name] if name == "floor" else ratio >= self.bars[name]
+                text += f"  bar {self.bars[name]:g}: {'met' if met else 'NOT MET'}"
+            lines.append(text)
+        return lines
+
+
+ROWS: list[Row] = []
+
+
+def hold(
+    case: str,
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    bars: Mapping[str, float] | None = None,
+    check: Callable[[], Mapping[str, object]] | None = None,
+    tolerance: float = 1e-4,
+    rounds: int = 60,
+) -> Row:
+    """Checks the contenders against one another, times them in turns, and keeps the row for the report.
+
+    Args:
+        contenders: name -> call; one is OURS, and 'floor', where there is one, only moves the bytes or does the
+            operations that cannot be avoided.
+        bars: name -> the ratio to reach.
+        check: gives each contender's result; left out, the calls' own results are compared.
+        tolerance: largest difference relative to the largest magnitude.
+    """
+    results = check() if check else {name: call() for name, call in contenders.items() if name != "floor"}
+    for name, result in results.items():
+        _assert_same(f"{case}: {name}", result, results[OURS], tolerance)
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for round_ in range(rounds + 5):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            elapsed = time.perf_counter() - start
+            if round_ >= 5:
+                times[name].append(elapsed)
+    row = Row(case, {name: statistics.median(values) for name, values in times.items()}, bars or {})
+    ROWS.append(row)
+    return row
+
+
+def _assert_same(what: str, result: object, expected: object, tolerance: float) -> None:
+    results = result if isinstance(result, (list, tuple)) else [result]
+    expecteds = expected if isinstance(expected, (list, tuple)) else [expected]
+    assert len(results) == len(expecteds) > 0, what
+    for a, b in zip(results, expecteds):
+        assert isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape, what
+        scale = b.detach().abs().max().clamp_min(torch.finfo(b.dtype).tiny)
+        error = ((a.detach().double() - b.detach().double()).abs().max() / scale).item()
+        assert error <= tolerance, f"{what} differs by {error:.1e}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds * 1e3:.2f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.1f} us"
