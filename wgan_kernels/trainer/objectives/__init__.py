@@ -1,0 +1,1 @@
+"""What the critic and the generator minimise: one file per objective."""
