@@ -5,6 +5,7 @@
 // No include guard: each <op>_cpu.cpp includes it once. Headers of the standard library must be included before, so
 // that their inline functions are not compiled for an instruction set the machine may lack.
 
+#include <cfloat>
 #include <cstring>
 #include <type_traits>
 #if defined(__x86_64__)

@@ -4,6 +4,10 @@
 
 #include "common.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace wgk {
 
 const char* isa_name(Isa isa) {
@@ -13,7 +17,10 @@ const char* isa_name(Isa isa) {
 bool isa_is_supported(Isa isa) {
 #if defined(__x86_64__)
   if (isa == Isa::avx2) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    // Older clangs know no __builtin_cpu_supports("f16c").
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    const bool f16c = __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+    return f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   }
   if (isa == Isa::avx512) {
     return isa_is_supported(Isa::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -49,29 +49,54 @@ double sum_of_squares(const T* a, int64_t n) {
       [=](int64_t j, int64_t rest) { return square(load_tail(a + j, rest)); });
 }
 
+// combine in double, for factors that float cannot hold: the 1 / norm of tiny gradients, whose products are of ordinary
+// size again. Rare, hence not fast.
+template <class T, bool has_u>
+void combine_wide(double a, const T* u, double b, const T* x, T* out, int64_t n) {
+  for (int64_t j = 0; j < n; j += kDoubles) {
+    const int64_t rest = std::min<int64_t>(kDoubles, n - j);
+    vdouble sum = b * load_tail(x + j, rest);
+    if constexpr (has_u) {
+      sum = a * load_tail(u + j, rest) + sum;
+    }
+    Vector<T> narrow = {};
+    for (int k = 0; k < kDoubles; ++k) {
+      narrow[k] = static_cast<Compute<T>>(sum[k]);
+    }
+    T out_tail[kLanes<T>];
+    store(out_tail, narrow);
+    std::memcpy(out + j, out_tail, rest * sizeof(T));
+  }
+}
+
 // out = a * u + b * x; without u, b * x.
 template <class T, bool has_u>
 void combine(double a, const T* u, double b, const T* x, T* out, int64_t n, bool streaming) {
   constexpr int kStep = kLanes<T>;
-  const Vector<T> va = Vector<T>{} + static_cast<Compute<T>>(a), vb = Vector<T>{} + static_cast<Compute<T>>(b);
-  const auto value = [&](const T* u_at, const T* x_at) __attribute__((always_inline)) {
+  if constexpr (!std::is_same_v<T, double>) {
+    if (a > FLT_MAX || a < -FLT_MAX || b > FLT_MAX || b < -FLT_MAX) {
+      return combine_wide<T, has_u>(a, u, b, x, out, n);
+    }
+  }
+  const Vector<T> va = splat<Vector<T>>(static_cast<Compute<T>>(a)), vb = splat<Vector<T>>(static_cast<Compute<T>>(b));
+  const auto value = [&](const T* u_from, const T* x_from, int64_t at) __attribute__((always_inline)) {
     if constexpr (has_u) {
-      return va * load(u_at) + vb * load(x_at);
+      return va * load(u_from + at) + vb * load(x_from + at);
     } else {
-      return vb * load(x_at);
+      return vb * load(x_from + at);  // u is null, and no arithmetic may be done on it
     }
   };
   int64_t j = 0;
   if constexpr (sizeof(T) == sizeof(Compute<T>)) {
     if (streaming) {
       for (; j + kStep <= n; j += kStep) {
-        store_streaming(out + j, value(u + j, x + j));
+        store_streaming(out + j, value(u, x, j));
       }
       finish_streaming();
     }
   }
   for (; j + kStep <= n; j += kStep) {
-    store(out + j, value(u + j, x + j));
+    store(out + j, value(u, x, j));
   }
   if (j < n) {
     T u_tail[kStep] = {}, x_tail[kStep] = {}, out_tail[kStep];
@@ -79,7 +104,7 @@ void combine(double a, const T* u, double b, const T* x, T* out, int64_t n, bool
       std::memcpy(u_tail, u + j, (n - j) * sizeof(T));
     }
     std::memcpy(x_tail, x + j, (n - j) * sizeof(T));
-    store(out_tail, value(u_tail, x_tail));
+    store(out_tail, value(u_tail, x_tail, 0));
     std::memcpy(out + j, out_tail, (n - j) * sizeof(T));
   }
 }

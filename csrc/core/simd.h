@@ -34,6 +34,12 @@ WGK_INLINE V load_bytes(const void* p) {
   return v;
 }
 
+// x in every lane. Not V{} + x, which loses the sign of -0.
+template <class V, class S>
+WGK_INLINE V splat(S x) {
+  return x - V{};
+}
+
 // ---- half-width floats, `lanes` at a time
 
 WGK_INLINE float half_to_float(uint16_t h) {

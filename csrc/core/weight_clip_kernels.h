@@ -48,7 +48,7 @@ inline void clip_half_run(int16_t* w, int64_t count, int64_t stride, int16_t low
 void clip_elements(DType dtype, void* w, int64_t count, int64_t stride, double low, double high) {
   const auto half_bits = [](auto type, double bound) {
     decltype(type) bits[kFloats];
-    store(bits, vfloat{} + static_cast<float>(bound));
+    store(bits, splat<vfloat>(static_cast<float>(bound)));
     return static_cast<int16_t>(bits[0].bits);
   };
   switch (dtype) {

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ._schemas import LIBRARY
 
@@ -34,7 +35,7 @@ def differentiable(name: str, setup_context: Callable[..., None], backward: Call
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return operator(*args)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any([isinstance(arg, Tensor) and arg.requires_grad for arg in args]):
             return function.apply(*args)
         return below_autograd(operator, *args)
 
