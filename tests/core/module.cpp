@@ -1,0 +1,229 @@
+// core_module: every function of csrc/core on numpy arrays, for tests that need no torch.
+// The caller names the instruction set and the threads; bfloat16 and float16 arrays are uint16 arrays of their bits.
+// The core trusts its pointers, so sizes are checked here.
+//
+// To add an operator: write bind_<op> below and call it in PYBIND11_MODULE.
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "interpolate.h"
+#include "norm_penalty.h"
+#include "weight_clip.h"
+
+namespace py = pybind11;
+using namespace wgk;
+
+namespace {
+
+constexpr Isa kIsas[] = {Isa::plain, Isa::avx2, Isa::avx512};
+
+void check(bool fits, const std::string& message) {
+  if (!fits) {
+    throw std::invalid_argument(message);
+  }
+}
+
+// ---- how to run: the first argument of every operator
+
+struct Run {
+  Isa isa;
+  int64_t threads;
+  bool finely;  // split finer than the grain allows: no kernel may depend on where the ranges begin
+
+  Run(const std::string& name, int64_t threads, bool finely) : isa(), threads(threads), finely(finely) {
+    const auto named = [&](Isa candidate) { return name == isa_name(candidate); };
+    const auto* found = std::find_if(std::begin(kIsas), std::end(kIsas), named);
+    check(found != std::end(kIsas) && isa_is_supported(*found), "not an instruction set of this machine: " + name);
+    check(threads > 0, "threads must be positive");
+    isa = *found;
+  }
+};
+
+// The core takes a plain function, which finds here what the call asked for. Null in worker threads: like torch's,
+// a parallel loop inside another one is serial.
+thread_local const Run* current = nullptr;
+
+struct Use {
+  explicit Use(const Run& run) { current = &run; }
+  ~Use() { current = nullptr; }
+};
+
+// Ranges as torch makes them, each on a thread of its own, so that ThreadSanitizer sees them.
+void run_threads(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
+  if (begin >= end) {
+    return;
+  }
+  const int64_t threads = current == nullptr ? 1 : current->threads, least = current->finely ? 1 : grain;
+  const int64_t length = std::max(ceil_div(end - begin, threads), least);
+  std::vector<std::thread> workers;
+  for (int64_t first = begin + length; first < end; first += length) {
+    workers.emplace_back(body, first, std::min(first + length, end), context);
+  }
+  body(begin, std::min(begin + length, end), context);
+  for (std::thread& worker : workers) {
+    worker.join();
+  }
+}
+
+// ---- arrays
+
+DType dtype_named(const std::string& name) {
+  const std::pair<const char*, DType> names[] = {{"float64", DType::float64},
+                                                 {"float32", DType::float32},
+                                                 {"bfloat16", DType::bfloat16},
+                                                 {"float16", DType::float16}};
+  for (const auto& [known, dtype] : names) {
+    if (name == known) {
+      return dtype;
+    }
+  }
+  throw std::invalid_argument("unknown dtype " + name);
+}
+
+// The dtype of mixing numbers and values beside samples of `dtype`.
+DType wide(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+bool stores(const py::array& array, DType dtype) {
+  return dtype == DType::float64   ? py::isinstance<py::array_t<double>>(array)
+         : dtype == DType::float32 ? py::isinstance<py::array_t<float>>(array)
+                                   : py::isinstance<py::array_t<uint16_t>>(array);
+}
+
+bool is_aligned(const py::array& array) {
+  return reinterpret_cast<uintptr_t>(array.data()) % static_cast<uintptr_t>(array.itemsize()) == 0;
+}
+
+void check_elements(const py::array& array, DType dtype, int64_t count) {
+  check(stores(array, dtype), "an array has the wrong dtype");
+  check((array.flags() & py::array::c_style) && is_aligned(array), "an array is not contiguous or not aligned");
+  check(array.size() == count, "an array has " + std::to_string(array.size()) + " elements, not " +
+                                   std::to_string(count));
+}
+
+const void* in(const py::array& array, DType dtype, int64_t count) {
+  check_elements(array, dtype, count);
+  return array.data();
+}
+
+void* out(py::array& array, DType dtype, int64_t count) {
+  check_elements(array, dtype, count);
+  return array.mutable_data();  // throws for one that must not be written
+}
+
+std::pair<int64_t, int64_t> rows(const py::array& array) {
+  check(array.ndim() == 2, "an array is not [B, D]");
+  return {array.shape(0), array.shape(1)};
+}
+
+// ---- operators
+
+void bind_weight_clip(py::module_& m) {
+  // tensors: (array of any strides, dtype name) pairs.
+  m.def("clip_weights", [](const Run& run, std::vector<std::pair<py::array, std::string>> tensors, double low,
+                           double high) {
+    std::vector<ClipTensor> clipped(tensors.size());
+    std::vector<std::vector<int64_t>> sizes(tensors.size()), strides(tensors.size());
+    for (size_t t = 0; t < tensors.size(); ++t) {
+      py::array& array = tensors[t].first;
+      const DType dtype = dtype_named(tensors[t].second);
+      check(stores(array, dtype) && is_aligned(array), "an array has the wrong dtype or is not aligned");
+      for (py::ssize_t d = 0; d < array.ndim(); ++d) {
+        check(array.strides(d) % array.itemsize() == 0, "a stride is not a number of elements");
+        check(array.strides(d) != 0 || array.shape(d) <= 1, "elements overlap");
+        sizes[t].push_back(array.shape(d));
+        strides[t].push_back(array.strides(d) / array.itemsize());
+      }
+      clipped[t] = {array.mutable_data(), dtype, array.ndim(), sizes[t].data(), strides[t].data()};
+    }
+    const Use use(run);
+    clip_weights(run.isa, run_threads, clipped.data(), static_cast<int64_t>(clipped.size()), low, high);
+  });
+}
+
+void bind_interpolate(py::module_& m) {
+  m.def("interpolate", [](const Run& run, const std::string& dtype_name, const py::array& real, const py::array& fake,
+                          const py::array& mix, py::array result) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [B, D] = rows(real);
+    const Use use(run);
+    interpolate(run.isa, run_threads, dtype, B, D, in(real, dtype, B * D), in(fake, dtype, B * D),
+                in(mix, wide(dtype), B), out(result, dtype, B * D));
+  });
+}
+
+void bind_norm_penalty(py::module_& m) {
+  py::class_<NormPenalty>(m, "NormPenalty")
+      .def(py::init([](double target, bool one_sided, const std::string& reduction, double weight) {
+        check(reduction == "none" || reduction == "mean" || reduction == "sum", "unknown reduction " + reduction);
+        const Reduction reduce = reduction == "none"   ? Reduction::none
+                                 : reduction == "mean" ? Reduction::mean
+                                                       : Reduction::sum;
+        return NormPenalty{target, one_sided, reduce, weight};
+      }));
+  static const auto values = [](const NormPenalty& penalty, int64_t B) {
+    return penalty.reduction == Reduction::none ? B : 1;
+  };
+
+  m.def("norm_penalty", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
+                           const py::array& grad, py::array value, py::array norms) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [B, D] = rows(grad);
+    const Use use(run);
+    norm_penalty(run.isa, run_threads, dtype, penalty, B, D, in(grad, dtype, B * D),
+                 out(value, wide(dtype), values(penalty, B)), static_cast<double*>(out(norms, DType::float64, B)));
+  });
+
+  m.def("norm_penalty_backward", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
+                                    const py::array& grad_value, const py::array& grad, const py::array& norms,
+                                    py::array grad_x) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [B, D] = rows(grad);
+    const Use use(run);
+    norm_penalty_backward(run.isa, run_threads, dtype, penalty, B, D,
+                          in(grad_value, wide(dtype), values(penalty, B)), in(grad, dtype, B * D),
+                          static_cast<const double*>(in(norms, DType::float64, B)), out(grad_x, dtype, B * D));
+  });
+
+  m.def("norm_penalty_double_backward", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
+                                           const py::array& grad_grad_x, const py::array& grad_value,
+                                           const py::array& grad, const py::array& norms, py::array grad_grad_value,
+                                           py::array grad_x) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [B, D] = rows(grad);
+    const Use use(run);
+    norm_penalty_double_backward(
+        run.isa, run_threads, dtype, penalty, B, D, in(grad_grad_x, dtype, B * D),
+        in(grad_value, wide(dtype), values(penalty, B)), in(grad, dtype, B * D),
+        static_cast<const double*>(in(norms, DType::float64, B)),
+        out(grad_grad_value, wide(dtype), values(penalty, B)), out(grad_x, dtype, B * D));
+  });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(core_module, m) {
+  m.def("supported_isas", [] {
+    std::vector<std::string> names;
+    for (Isa isa : kIsas) {
+      if (isa_is_supported(isa)) {
+        names.emplace_back(isa_name(isa));
+      }
+    }
+    return names;
+  });
+  m.def("chosen_isa", [] { return isa_name(cpu_isa()); });
+  py::class_<Run>(m, "Run").def(py::init<const std::string&, int64_t, bool>(), py::arg("isa"), py::arg("threads") = 1,
+                                py::arg("finely") = false);
+  bind_weight_clip(m);
+  bind_interpolate(m);
+  bind_norm_penalty(m);
+}
