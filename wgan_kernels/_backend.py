@@ -34,16 +34,29 @@ class use_backend:  # noqa: N801 - used like a function, as torch.set_grad_enabl
         _checks.choice("name", name, NAMES)
         if name == "native":
             _extension.require()
-        self._previous, _current = _current, name
+        self._name = name
+        self._before: str | None = _current
+        self._entered: list[str] = []
+        _current = name
 
     def __enter__(self) -> None:
-        return None
+        global _current
+        # Entered at once, as with statements do, it goes back to what was set before it was made; entered later, or
+        # again, to what is set then.
+        at_once = self._before is not None and _current == self._name
+        self._entered.append(self._before if at_once else _current)
+        self._before, _current = None, self._name
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         global _current
-        _current = self._previous
+        _current = self._entered.pop()
+
+
+def is_transformed() -> bool:
+    """Whether the call is being compiled, or differentiated or batched by torch.func."""
+    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
 def is_native(tensor: Tensor) -> bool:

@@ -66,9 +66,21 @@ def positive(name: str, value: Any) -> float:
     return result
 
 
+def flag(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r}")
+
+
 def choice(name: str, value: Any, options: Sequence[str]) -> None:
     if value not in options:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def penalty(target: Any, one_sided: Any, reduction: Any) -> None:
+    """What says how norms are penalised."""
+    non_negative("target", target)
+    flag("one_sided", one_sided)
+    choice("reduction", reduction, REDUCTIONS)
 
 
 def bounds(low: Any, high: Any) -> tuple[float, float]:
@@ -92,6 +104,11 @@ def clippable(params: Iterable[Any]) -> None:
         if isinstance(param, torch.nn.parameter.UninitializedTensorMixin):
             raise ValueError(f"{name} must be initialised, got a lazy parameter: run the module once before clipping")
         floating(name, param)
+        if param.is_inference() and not torch.is_inference_mode_enabled():
+            raise ValueError(
+                f"{name} must be an ordinary tensor, got one made under torch.inference_mode(), which torch does not "
+                "let change outside of it: make it outside, or clip it inside"
+            )
         first = param if index == 0 else first
         same_device("params[0]", first, name, param)
         if param.grad_fn is not None:

@@ -33,6 +33,11 @@ class ClippedRMSprop(torch.optim.RMSprop):
         for group in self.param_groups:
             group.setdefault("clip", clip)
 
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if "clip" in param_group:
+            _checks.positive("clip", param_group["clip"])
+        super().add_param_group(param_group)
+
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         # The first RMSprop of a process wraps RMSprop.step with the step hooks; this step has its own wrapper already.
         step = torch.optim.RMSprop.step

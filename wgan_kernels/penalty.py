@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _checks
+from . import _backend, _checks
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import weighted_norm_penalty
 
@@ -69,10 +69,13 @@ def gradient_penalty(
     takes one by one. Deterministic for a given mix as far as the critic is.
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and Algorithm 1.
     """
+    if not callable(critic):
+        raise TypeError(f"critic must be a module or a function, got {type(critic).__name__}")
     weight = _checks.number("weight", weight)
+    _checks.penalty(target, one_sided, reduction)
     settings = {"weight": weight, "target": target, "one_sided": one_sided, "reduction": reduction}
     create_graph = torch.is_grad_enabled()
-    if torch.is_inference_mode_enabled():
+    if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         # Tensors made in here must be ordinary ones: autograd takes no others.
         with torch.inference_mode(False), torch.no_grad():
             x = _points(real, fake, points, mix, generator, detach)
@@ -101,9 +104,9 @@ def _points(
         _checks.batched(points, x)
         if detach or not x.requires_grad:
             x = x.detach()
-        if x.is_inference():
+        if not torch.compiler.is_compiling() and x.is_inference():
             x = x.clone()
-    return x if x.requires_grad else x.requires_grad_()
+    return x if x.requires_grad or _backend.is_transformed() else x.requires_grad_()
 
 
 def _input_gradient(
@@ -117,9 +120,17 @@ def _input_gradient(
     """Gradient of each sample's score by the sample, of the shape of x."""
     if isinstance(critic, nn.Module):
         _warn_of_batch_norm(critic)
+
+    def score(x: Tensor) -> Tensor:
+        return _scores(critic(x, *args, **(kwargs or {})), output, x.shape[0])
+
+    if _backend.is_transformed():
+        # torch.autograd.grad cannot be transformed or compiled; this can.
+        scores, pull_back = torch.func.vjp(score, x)
+        return pull_back(torch.ones_like(scores))[0]
     with torch.enable_grad():
         try:
-            scores = _scores(critic(x, *args, **(kwargs or {})), output, x.shape[0])
+            scores = score(x)
             grad = None
             if scores.requires_grad:
                 (grad,) = torch.autograd.grad(

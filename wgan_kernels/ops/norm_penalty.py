@@ -80,7 +80,7 @@ def norm_penalty(grad: Tensor, *, target: float = 1.0, one_sided: bool = False, 
         () for 'mean' and 'sum', (B,) for 'none'; float64 for float64 input, else float32.
 
     Raises:
-        TypeError: grad is not a dense floating tensor, or target not a number.
+        TypeError: grad is not a dense floating tensor, target not a number, or one_sided not a bool.
         ValueError: a target that is negative or not finite; an unknown reduction; grad without a batch dimension.
 
     Differentiable twice; a third derivative raises. Where g_i = 0 the first derivative is 0, and the second, along u,
@@ -96,8 +96,7 @@ def weighted_norm_penalty(
 ) -> tuple[Tensor, Tensor]:
     """weight * norm_penalty(grad), and the norms, (B,) float64, outside the graph."""
     _checks.batched("grad", grad)
-    target = _checks.non_negative("target", target)
-    _checks.choice("reduction", reduction, _checks.REDUCTIONS)
+    _checks.penalty(target, one_sided, reduction)
     if _backend.is_native(grad):
         return _norm_penalty(grad, target, one_sided, _REDUCTION_CODES[reduction], weight)
     return reference.norm_penalty(grad, target, one_sided, reduction, weight)

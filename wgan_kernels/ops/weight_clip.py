@@ -13,8 +13,16 @@ from ..reference import weight_clip as reference
 from . import _schemas
 
 _grad_fn = attrgetter("grad_fn")
+
+
+def _fake(params: Sequence[Tensor], low: float, high: float) -> None:
+    # The dispatcher sends a list with one meta tensor here, whatever the others are.
+    if len({param.device for param in params}) > 1:
+        raise RuntimeError("params are on several devices")
+
+
 _clip = torch.ops.wgan_kernels.clip_weights_.default
-torch.library.register_fake("wgan_kernels::clip_weights_", lambda params, low, high: None, lib=_schemas.LIBRARY)
+torch.library.register_fake("wgan_kernels::clip_weights_", _fake, lib=_schemas.LIBRARY)
 # Nothing to record: without this the dispatcher walks the list once more to warn about a missing formula.
 _schemas.LIBRARY.impl("clip_weights_", torch.library.fallthrough_kernel, "Autograd")
 
@@ -24,7 +32,7 @@ def clip_weights_(
     low: float,
     high: float | None = None,
     *,
-    exclude: type[nn.Module] | str | Sequence[type[nn.Module] | str] = (),
+    exclude: type[nn.Module] | str | Iterable[type[nn.Module] | str] = (),
 ) -> None:
     """Clips weights in place: w <- min(max(w, low), high).
 
@@ -53,13 +61,13 @@ def clip_weights_(
         _clip(params, low, high) if _backend.is_native(params[0]) else reference.clip_weights_(params, low, high)
         return
     try:
-        if any(map(_grad_fn, params)):
+        if any(map(_grad_fn, params)) or any(map(Tensor.is_inference, params)):
             _checks.clippable(params)
         if _backend.is_native(params[0]):
             _clip(params, low, high)
             torch.autograd.graph.increment_version(params)
             return
-    except (RuntimeError, TypeError, AttributeError):
+    except (RuntimeError, TypeError, ValueError, AttributeError):
         # The operator checks every tensor before it writes to one; the wording of what is wrong is left to here.
         _checks.clippable(params)
         raise
@@ -89,10 +97,13 @@ def _collect(params_or_module: object, exclude: object) -> list[Tensor]:
 
 
 def _module_parameters(module: nn.Module, exclude: object) -> list[Tensor]:
+    if exclude == ():
+        return list(module.parameters())
     if isinstance(exclude, (str, type)):
         exclude = (exclude,)
-    if not exclude:
-        return list(module.parameters())
+    if isinstance(exclude, nn.Module) or not isinstance(exclude, Iterable):
+        raise TypeError(f"exclude must hold module classes and names, got {exclude!r}")
+    exclude = tuple(exclude)
     for entry in exclude:
         if not isinstance(entry, str) and not (isinstance(entry, type) and issubclass(entry, nn.Module)):
             raise TypeError(f"exclude must hold module classes and names, got {entry!r}")

@@ -14,8 +14,9 @@ def squared_norms(grad: Tensor) -> Tensor:
 def safe_sqrt(squared: Tensor) -> Tensor:
     """Square root whose first and second derivatives at 0 are 0."""
     positive = squared > 0
-    # The inner where keeps the infinite derivative of sqrt at 0 out of the branch that is not taken.
-    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), squared)
+    # The inner where keeps the infinite derivative of sqrt at 0 out of the branch that is not taken; that of 0 (and of
+    # NaN, for which no comparison holds) gives its value and no derivative.
+    return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), squared.detach())
 
 
 def norm_penalty(

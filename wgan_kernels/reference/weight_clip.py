@@ -11,4 +11,6 @@ from torch import Tensor
 def clip_weights_(params: Sequence[Tensor], low: float, high: float) -> None:
     with torch.no_grad():
         for param in params:
-            param.clamp_(low, high)
+            # Rounded to the tensor's dtype: to infinity where it does not reach as far as the bound.
+            bounds = torch.tensor([low, high], dtype=torch.float64, device=param.device).to(param.dtype)
+            param.clamp_(bounds[0], bounds[1])

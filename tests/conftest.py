@@ -1,0 +1,77 @@
+"""What every test may count on: the back end, the threads and the random state it starts with."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+try:
+    import hypothesis
+except ImportError:  # the tests of the core run without it
+    pass
+else:
+    # The same examples on every run, and no deadline: a shared machine stalls now and then.
+    hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=60, database=None)
+    hypothesis.settings.load_profile("repeatable")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "parity: compares kernels with plain PyTorch; also run once for every instruction set of the machine"
+    )
+
+
+def require_native() -> None:
+    """For tests of the compiled library: where it is missing they are skipped, but never in CI."""
+    from wgan_kernels import build_info
+
+    info = build_info()
+    if not info["native"]:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must test the compiled library, which is missing: {info['reason']}", pytrace=False)
+        pytest.skip(f"the compiled library is missing: {info['reason']}")
+
+
+@pytest.fixture
+def native() -> Iterator[None]:
+    """The test runs on the compiled library."""
+    from wgan_kernels import use_backend
+
+    require_native()
+    with use_backend("native"):
+        yield
+
+
+@pytest.fixture(params=["native", "reference"])
+def backend(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The test runs once on each back end."""
+    from wgan_kernels import use_backend
+
+    if request.param == "native":
+        require_native()
+    with use_backend(request.param):
+        yield request.param
+
+
+@pytest.fixture
+def one_and_two_threads() -> Iterator[tuple[int, int]]:
+    """Thread counts to go through; the process gets its own back afterwards."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield (1, 2)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _same_start() -> Iterator[None]:
+    # The tests of the core run without torch; importing it here would cost them seconds.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(20170331)
+    yield
+    if "torch._dynamo" in sys.modules:
+        sys.modules["torch._dynamo"].reset()  # what one test compiled must not count against the next one's limit

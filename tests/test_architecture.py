@@ -1,0 +1,298 @@
+"""The design's import table: who may use what, and which files an operator consists of."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+import wgan_kernels  # noqa: F401 - registers the operators
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "wgan_kernels"
+
+BUILT_FROM_OPS = {"penalty", "mmd", "closed_form", "optim", "nn"}
+ABOVE_OPS = {"ops", "kernels", "_checks", "_backend"} | BUILT_FROM_OPS
+# Layer: the layers of the package that it may import. Each may import itself, torch and the standard library.
+MAY_IMPORT = {
+    "_extension": set(),
+    "_checks": set(),
+    "_backend": {"_extension", "_checks"},
+    "reference": set(),
+    "_triton": set(),
+    "ops": {"_extension", "_backend", "_checks", "reference", "_triton"},
+    "kernels": {"reference", "_checks"},
+    **{layer: ABOVE_OPS for layer in BUILT_FROM_OPS},
+}
+# Who sits on the public names only, and may use other libraries.
+USERS = {"trainer", "examples", "benchmarks"}
+# Where torch.ops may be named, and which namespaces of it.
+MAY_NAME_OPS = {"ops": {"wgan_kernels"}, "_triton": {"wgan_kernels"}, "_extension": {"wgan_kernels", "load_library"}}
+MAY_NAME_OPS["closed_form"] = {"aten"}
+# Where an autograd.Function is made: called by ops, or not inside a critic.
+MAY_MAKE_FUNCTIONS = {"ops/_autograd.py", "closed_form.py"}
+
+
+def layer_of(path: str) -> str:
+    """The layer of a file, by its path inside the package, or of a user of the package."""
+    return Path(path).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST, path: str) -> list[tuple[str, bool]]:
+    """Every imported name, in full, and whether it is imported when the file is."""
+    inner = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    here = ["wgan_kernels", *Path(path).parts[:-1]]
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else []
+            names = [".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names]
+        else:
+            continue
+        found += [(name, id(node) not in inner) for name in names]
+    return found
+
+
+def attributes(tree: ast.AST) -> set[str]:
+    """Every dotted name, such as torch.ops.wgan_kernels.interpolate, with all its beginnings."""
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def python_violations(path: str, source: str) -> list[str]:
+    """What a Python file (its path inside the package) uses that its layer may not."""
+    layer, tree = layer_of(path), ast.parse(source)
+    if layer in USERS:
+        return user_violations(path, tree)
+    problems = []
+    for name, at_import in imports(tree, path):
+        top, _, rest = name.partition(".")
+        if top == "wgan_kernels":
+            used = rest.partition(".")[0]
+            if layer in ("__init__", "info"):
+                continue
+            if used != layer and used not in MAY_IMPORT[layer]:
+                problems.append(f"{path} imports {name}")
+            if used == "_triton" and layer == "ops" and at_import:
+                problems.append(f"{path} imports {name} when it is imported itself")
+        elif top not in {"torch", *sys.stdlib_module_names, *(["triton"] if layer == "_triton" else [])}:
+            problems.append(f"{path} imports {name}")
+        if name.startswith("torch.ops") or name in ("importlib", "importlib.import_module"):
+            problems.append(f"{path} imports {name}: torch.ops and other modules are named in full")
+    for name in attributes(tree):
+        if match := re.fullmatch(r"torch\.ops\.(\w+)", name):
+            if match[1] not in MAY_NAME_OPS.get(layer, set()):
+                problems.append(f"{path} uses {name}")
+        if name.endswith("autograd.Function") and path not in MAY_MAKE_FUNCTIONS:
+            problems.append(f"{path} makes an autograd.Function")
+    return problems
+
+
+def user_violations(path: str, tree: ast.AST) -> list[str]:
+    problems, aliases = [], {"wgan_kernels"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            aliases |= {alias.asname for alias in node.names if alias.name == "wgan_kernels" and alias.asname}
+    own = f"wgan_kernels.{layer_of(path)}"
+    for name, _ in imports(tree, path):
+        inside = name.split(".")[1:] if name.split(".")[0] == "wgan_kernels" and not name.startswith(own) else []
+        if inside and (inside[0] in {"ops", "reference"} or any(part.startswith("_") for part in inside)):
+            problems.append(f"{path} imports {name}")
+        if name.startswith("torch.ops"):
+            problems.append(f"{path} imports {name}")
+    for name in attributes(tree):
+        parts = name.split(".")
+        private = len(parts) > 1 and parts[1].startswith("_") and not parts[1].startswith("__")
+        if parts[0] in aliases and (private or parts[1] in ("ops", "reference")):
+            problems.append(f"{path} uses {name}")
+        if name == "torch.ops":
+            problems.append(f"{path} uses {name}")
+    return problems
+
+
+def cpp_violations(layer: str, source: str) -> list[str]:
+    """What a C++ or CUDA file of csrc/core or csrc/torch includes that its layer may not."""
+    code = re.sub(r"//[^\n]*|/\*.*?\*/", "", source, flags=re.DOTALL)
+    problems = []
+    for name in re.findall(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', code, flags=re.MULTILINE):
+        foreign = r"(^|/)(torch|ATen|c10|pybind11|numpy)/|^Python\.h$|^extension\.h$"
+        stable = re.match(r"torch/(csrc/stable|headeronly)/", name)
+        if layer == "core" and (re.search(foreign, name) or name.startswith("..")):
+            problems.append(f"includes {name}")
+        if layer == "torch":
+            if re.search(foreign, name) and not stable:
+                problems.append(f"includes {name}")
+            if name.startswith("..") and not name.startswith("../core/"):
+                problems.append(f"includes {name}")
+    if layer == "core" and re.search(r"\b(at|c10|torch|py|pybind11)::", code):
+        problems.append("names torch, ATen, c10 or pybind11")
+    if layer == "torch" and re.search(r"\b(at|c10|pybind11)::", code):
+        problems.append("names ATen, c10 or pybind11")
+    if layer == "torch" and "<<<" in code:
+        problems.append("launches a kernel")
+    return problems
+
+
+PYTHON_FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
+USER_FILES = sorted(p.relative_to(ROOT).as_posix() for user in USERS for p in (ROOT / user).rglob("*.py"))
+CPP_FILES = sorted(path.relative_to(ROOT / "csrc").as_posix() for path in (ROOT / "csrc").rglob("*.*"))
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES)
+def test_python_layers(path: str) -> None:
+    known = layer_of(path) in {*MAY_IMPORT, *USERS, "__init__", "info"}
+    assert known, f"{path} is of no layer: give it a row in the table and in the design"
+    assert python_violations(path, (PACKAGE / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", USER_FILES)
+def test_users_of_the_package(path: str) -> None:
+    assert python_violations(path, (ROOT / path).read_text()) == []
+
+
+@pytest.mark.parametrize("path", CPP_FILES)
+def test_cpp_layers(path: str) -> None:
+    layer = path.split("/")[0]
+    assert layer in ("core", "torch") and path.count("/") == 1
+    assert cpp_violations(layer, (ROOT / "csrc" / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("reference/x.py", "from .. import _checks"),
+        ("reference/x.py", "from ..ops import weight_clip"),
+        ("reference/x.py", "import numpy"),
+        ("reference/x.py", "def f():\n    from wgan_kernels.kernels import RBF"),
+        ("_checks.py", "from . import _backend"),
+        ("_extension.py", "from .ops import _schemas"),
+        ("ops/x.py", "from ..penalty import gradient_penalty"),
+        ("ops/x.py", "from .. import nn"),
+        ("ops/x.py", "import wgan_kernels.trainer"),
+        ("ops/x.py", "import triton"),
+        ("ops/x.py", "from .._triton import x"),
+        ("ops/x.py", "import torch\ntorch.ops.aten.mm(a, b)"),
+        ("ops/x.py", "import torch\nclass F(torch.autograd.Function): pass"),
+        ("kernels.py", "from .ops.kernel_sums import kernel_sums"),
+        ("penalty.py", "import torch\ntorch.ops.wgan_kernels.interpolate(a, b, c)"),
+        ("penalty.py", "import torch\nf = getattr(torch.ops.wgan_kernels, 'interpolate')"),
+        ("penalty.py", "from torch.ops import wgan_kernels"),
+        ("penalty.py", "from torch import ops"),
+        ("penalty.py", "from ._triton import x"),
+        ("penalty.py", "from .reference import interpolate"),
+        ("penalty.py", "import torch\nclass F(torch.autograd.Function): pass"),
+        ("nn.py", "from .trainer import loop"),
+        ("mmd.py", "import importlib\nimportlib.import_module('wgan_kernels._triton')"),
+        ("trainer/x.py", "from .. import _checks"),
+        ("trainer/x.py", "from ..ops.interpolate import interpolate"),
+        ("trainer/x.py", "import wgan_kernels as wk\nwk._backend.is_native(x)"),
+        ("trainer/x.py", "import torch\ntorch.ops.aten.mm(a, b)"),
+        ("trainer/y/x.py", "from ..._backend import is_native"),
+        ("benchmarks/x.py", "from wgan_kernels import _extension"),
+        ("benchmarks/x.py", "from wgan_kernels.reference import interpolate"),
+        ("benchmarks/x.py", "import torch\nop = torch.ops.wgan_kernels.interpolate"),
+    ],
+)
+def test_the_check_of_python_layers_sees(path: str, source: str) -> None:
+    assert python_violations(path, source) != []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("reference/x.py", "import math\nimport torch\nfrom torch import Tensor\nfrom . import y"),
+        ("ops/x.py", "from .. import _backend\nfrom ..reference import x\nimport torch\ntorch.ops.wgan_kernels.x"),
+        ("ops/x.py", "def f():\n    from .._triton import x"),
+        ("_triton/x.py", "import torch, triton\nimport triton.language as tl"),
+        ("closed_form.py", "import torch\ntorch.ops.aten.mm(a, b)\nclass F(torch.autograd.Function): pass"),
+        ("penalty.py", "from .ops.interpolate import interpolate\nfrom . import _checks\nfrom .kernels import RBF"),
+        (
+            "trainer/x.py",
+            "import numpy\nimport wgan_kernels as wk\nfrom wgan_kernels import nn\nfrom .loop import train",
+        ),
+        ("trainer/x.py", "import wgan_kernels as wk\nwk.__version__\nwk.optim.ClippedRMSprop\nself._private"),
+        ("trainer/y/x.py", "from ..config import Config\nfrom wgan_kernels.nn import GradientPenalty"),
+    ],
+)
+def test_the_check_of_python_layers_lets_pass(path: str, source: str) -> None:
+    assert python_violations(path, source) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("core", "#include <torch/csrc/stable/tensor.h>"),
+        ("core", '#include "../torch/adapter.h"'),
+        ("core", "#include <ATen/ATen.h>"),
+        ("core", "# include <c10/util/Half.h>"),
+        ("core", "#include <Python.h>"),
+        ("core", "#include <pybind11/numpy.h>"),
+        ("core", "void f(at::Tensor x);"),
+        ("torch", "#include <torch/extension.h>"),
+        ("torch", "#include <torch/torch.h>"),
+        ("torch", "#include <ATen/Parallel.h>"),
+        ("torch", "#include <c10/cuda/CUDAStream.h>"),
+        ("torch", '#include "../other/x.h"'),
+        ("torch", "kernel<<<blocks, threads>>>(x);"),
+        ("torch", "at::parallel_for(0, n, 1, f);"),
+    ],
+)
+def test_the_check_of_cpp_layers_sees(layer: str, source: str) -> None:
+    assert cpp_violations(layer, source) != []
+
+
+def test_the_check_of_cpp_layers_lets_pass() -> None:
+    core = '#include <vector>\n#include "common.h"\n// no #include <torch/extension.h>, no at::\nx << 1;'
+    assert cpp_violations("core", core) == []
+    stable = '#include <torch/csrc/stable/ops.h>\n#include <torch/headeronly/core/Dtype.h>\n#include "../core/x.h"'
+    assert cpp_violations("torch", stable + "\n// launches <<< nothing >>>\ntorch::stable::empty_like(x);") == []
+
+
+def stems(folder: str, pattern: str = "*.py") -> set[str]:
+    """The names of the operators' files in a folder, less the pattern's ending."""
+    ending = pattern.lstrip("*")
+    return {path.name.removesuffix(ending) for path in (ROOT / folder).glob(pattern) if not path.name.startswith("_")}
+
+
+def native_stems() -> set[str]:
+    """The operators that are registered, by the files that give them a fake kernel."""
+    files = (PACKAGE / "ops").glob("*.py")
+    return {path.stem for path in files if "register_fake(" in path.read_text()}
+
+
+def test_every_operator_has_a_file_in_every_folder() -> None:
+    assert stems("wgan_kernels/ops") == stems("wgan_kernels/reference")
+    assert {"weight_clip", "interpolate", "norm_penalty"} <= native_stems() <= stems("wgan_kernels/ops")
+    assert stems("csrc/core", "*_cpu.cpp") == native_stems()
+    assert native_stems() <= stems("csrc/core", "*.h")
+    assert stems("csrc/torch", "*.cpp") - {"adapter", "library"} == native_stems()
+    assert stems("wgan_kernels/_triton") <= native_stems() and stems("csrc/core", "*_cuda.cu") <= native_stems()
+
+
+def schemas() -> dict[str, str]:
+    """The schemas that stand on the page, by operator."""
+    names = re.findall(r'"(\w+)\(', (PACKAGE / "ops" / "_schemas.py").read_text())
+    return {name: str(getattr(torch.ops.wgan_kernels, name).default._schema) for name in names}
+
+
+def test_all_schemas_stand_on_one_page() -> None:
+    registered = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("wgan_kernels::")}
+    assert registered == {f"wgan_kernels::{name}" for name in schemas()} and len(registered) >= 6
+    others = [path for path in PYTHON_FILES if path != "ops/_schemas.py" and ".define(" in (PACKAGE / path).read_text()]
+    assert others == []
+
+
+def test_every_schema_has_a_fake_kernel_and_a_function_that_serves_it() -> None:
+    library = (ROOT / "csrc" / "torch" / "library.cpp").read_text()
+    for name, schema in schemas().items():
+        assert f'impl("{name}"' in library, f"no C++ function serves {name}"
+        if "Tensor" in schema:
+            has_kernel = partial(torch._C._dispatch_has_kernel_for_dispatch_key, f"wgan_kernels::{name}")
+            assert has_kernel("Meta"), f"{name} has no fake kernel"
+            assert has_kernel("Autograd"), f"nothing says what the derivative of {name} is"

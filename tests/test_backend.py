@@ -1,0 +1,223 @@
+"""Who serves a call: use_backend, the environment, the instruction sets; and life without the compiled library."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cases import has_native, leaf
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import wgan_kernels as wk
+from wgan_kernels import build_info, use_backend
+
+TESTS = Path(__file__).parent
+
+
+class Operators(TorchDispatchMode):
+    """The operators of the library that were called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "wgan_kernels":
+            self.names.append(func._schema.name.partition("::")[2])
+        return func(*args, **(kwargs or {}))
+
+
+def operators() -> list[str]:
+    """Which operators one call of each public function reaches."""
+    with Operators() as seen:
+        grad = leaf(torch.ones(2, 3))
+        (first,) = torch.autograd.grad(wk.norm_penalty(grad), grad, create_graph=True)
+        first.sum().backward()
+        wk.interpolate(torch.ones(2, 3), torch.zeros(2, 3))
+        wk.clip_weights_([torch.ones(3)], 0.1)
+    return seen.names
+
+
+NATIVE = ["norm_penalty", "norm_penalty_backward", "norm_penalty_double_backward", "interpolate", "clip_weights_"]
+AUTO = NATIVE if has_native() else []
+
+
+def served_by_native() -> bool:
+    names = operators()
+    assert names in (NATIVE, []), names
+    return names == NATIVE
+
+
+def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    unset = {key: value for key, value in os.environ.items() if not key.startswith("WGAN_KERNELS_")}
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**unset, **environment},
+        cwd=TESTS,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_native_serves_by_default_and_reference_when_asked(native: None) -> None:
+    assert operators() == NATIVE
+    with use_backend("auto"):
+        assert operators() == NATIVE
+    with use_backend("reference"):
+        assert operators() == []
+
+
+def test_as_a_function() -> None:
+    try:
+        use_backend("reference")
+        assert operators() == []
+    finally:
+        use_backend("auto")
+    assert operators() == AUTO
+
+
+def test_nested_and_restored_after_exceptions() -> None:
+    with use_backend("reference"):
+        with use_backend("auto"):
+            assert operators() == AUTO
+            with use_backend("reference"):
+                assert operators() == []
+            assert operators() == AUTO
+        assert operators() == []
+    assert operators() == AUTO
+    with pytest.raises(KeyError), use_backend("reference"):
+        with pytest.raises(ZeroDivisionError), use_backend("auto"):
+            raise ZeroDivisionError
+        assert operators() == []
+        raise KeyError
+    assert operators() == AUTO
+    use_backend("reference")
+    try:
+        with use_backend("auto"):
+            pass
+        assert operators() == [], "leaving the block must bring back what was set before it"
+    finally:
+        use_backend("auto")
+
+
+def test_a_block_entered_again_selects_again() -> None:
+    chosen = use_backend("reference")
+    use_backend("auto")
+    for _ in range(2):
+        with chosen:
+            assert operators() == []
+        assert operators() == AUTO
+    with use_backend("reference"):
+        with chosen, chosen:
+            assert operators() == []
+        assert operators() == [], "leaving it must bring back what was set when it was entered"
+    assert operators() == AUTO
+
+
+@pytest.mark.parametrize("name", ["nonsense", "", "Native", None, 5, True])
+def test_an_unknown_name_is_refused_and_changes_nothing(name: Any) -> None:
+    with use_backend("reference"):
+        with pytest.raises(ValueError, match=r"name must be one of 'auto', 'native'.*'reference', got " + repr(name)):
+            use_backend(name)
+        assert operators() == []
+
+
+def test_without_the_library_native_says_why_and_auto_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wgan_kernels._extension.LOAD_ERROR", "it was left at home")
+    info = build_info()
+    assert info["native"] is False and info["reason"] == "it was left at home"
+    assert info["library"] is None and info["cpu_instruction_set"] is None
+    with pytest.raises(RuntimeError, match="'native'.*not available.*left at home"):
+        use_backend("native")
+    assert operators() == []
+    monkeypatch.setattr("wgan_kernels._backend._current", "native")  # as the environment may have it
+    for call in (lambda: wk.norm_penalty(torch.ones(2, 3)), lambda: wk.clip_weights_([torch.ones(2)], 0.1)):
+        with pytest.raises(RuntimeError, match="left at home"):
+            call()
+
+
+def test_missing_library_fails_in_ci_and_skips_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    import conftest
+
+    monkeypatch.setattr("wgan_kernels._extension.LOAD_ERROR", "it was left at home")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="left at home"):
+        conftest.require_native()
+    monkeypatch.delenv("CI")
+    with pytest.raises(pytest.skip.Exception, match="left at home"):
+        conftest.require_native()
+
+
+def test_native_refuses_tensors_it_cannot_serve(native: None) -> None:
+    meta = torch.ones(2, 3, device="meta")
+    for call in (
+        lambda: wk.norm_penalty(meta),
+        lambda: wk.interpolate(meta, meta),
+        lambda: wk.clip_weights_([meta], 0.1),
+    ):
+        with pytest.raises(RuntimeError, match="'native'.*meta"):
+            call()
+        with use_backend("auto"):
+            call()
+
+
+@pytest.mark.parametrize("name", ["reference", "native", "auto", None])
+def test_the_environment_sets_the_start(name: str | None, request: pytest.FixtureRequest) -> None:
+    if name == "native":
+        request.getfixturevalue("native")
+    code = "import test_backend as t; print(t.served_by_native()); t.use_backend('auto'); print(t.served_by_native())"
+    done = python(code, **({} if name is None else {"WGAN_KERNELS_BACKEND": name}))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(name != "reference" and has_native()), str(has_native())]
+
+
+def test_a_wrong_environment_is_refused() -> None:
+    done = python("import wgan_kernels", WGAN_KERNELS_BACKEND="nonsense")
+    assert done.returncode != 0 and "WGAN_KERNELS_BACKEND must be one of auto, native" in done.stderr
+    assert "'nonsense'" in done.stderr
+
+
+def test_build_info() -> None:
+    info = build_info()
+    assert set(info) >= {"native", "reason", "library", "cpu_instruction_set", "torch", "build"}
+    assert info["torch"] == torch.__version__
+    assert (info["reason"] is None) == info["native"] == (info["library"] is not None)
+    assert info["native"] is False or info["cpu_instruction_set"] in ("plain", "avx2", "avx512")
+    info["native"] = "changed"
+    assert build_info()["native"] != "changed"
+
+
+# What torch, which has its own eyes, finds in this machine.
+FOUND = {"AVX2": ["avx2"], "AVX512": ["avx2", "avx512"]}.get(torch.backends.cpu.get_cpu_capability(), [])
+
+
+@pytest.mark.parity
+def test_the_instruction_set_is_the_one_asked_for(native: None) -> None:
+    wanted = os.environ.get("WGAN_KERNELS_ISA", ["plain", *FOUND][-1])
+    assert build_info()["cpu_instruction_set"] == wanted
+
+
+@pytest.mark.parametrize("isa", ["plain", *FOUND])
+def test_every_instruction_set_passes_the_parity_tests(native: None, isa: str) -> None:
+    if "WGAN_KERNELS_ISA" not in os.environ and isa == build_info()["cpu_instruction_set"]:
+        return  # this very process runs them
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "parity", "-k", "not reference-"]
+    files = ["test_weight_clip.py", "test_interpolate.py", "test_norm_penalty.py", "test_backend.py"]
+    # One thread: how rows are shared out among threads has tests of its own, and does not depend on the instructions.
+    environment = {**os.environ, "WGAN_KERNELS_ISA": isa, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *files], env=environment, cwd=TESTS, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-5000:]
+    assert " passed" in done.stdout and " skipped" not in done.stdout
+
+
+def test_a_wrong_instruction_set_is_refused_at_the_first_use(native: None) -> None:
+    code = "import torch, wgan_kernels as wk; print('imported'); wk.norm_penalty(torch.ones(2, 3))"
+    done = python(code, WGAN_KERNELS_ISA="sse9")
+    assert done.stdout.strip() == "imported" and done.returncode != 0
+    assert "WGAN_KERNELS_ISA must be plain, avx2 or avx512, got sse9" in done.stderr

@@ -1,0 +1,66 @@
+"""The one table of tolerances. Nothing else in the tests may hold a tolerance, and CI never loosens this one.
+
+The rule: the error against float64 is at most FACTOR times the error that plain PyTorch makes in the same dtype, plus a
+floor. Errors are measured by the largest entry, in units of the largest entry of the exact result, or of the largest
+term that it is a sum of where terms may cancel.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FACTOR = 2.0
+
+# Roundings (of the result's dtype, relative to its largest entry) that are forgiven even where PyTorch makes none.
+# In float64 the "exact" result is itself computed in float64, by other sums, of up to 1024 additions in a row.
+FLOOR = {torch.float64: 1024.0, torch.float32: 2.0, torch.bfloat16: 1.0, torch.float16: 1.0}
+
+# Sums run in float64 for every input, so that a value in float32 is off by its own rounding only.
+VALUE_FLOOR = {torch.float64: 1024.0, torch.float32: 1.0}
+
+# Two float64 computations of one parameter gradient through a whole critic, by different formulas (absolute, with
+# gradients of order 1).
+EAGER_FLOAT64 = 1e-10
+
+# One float32 computation by two routes of torch (compiled and eager, transformed and eager), relative to the largest.
+ROUTES = {torch.float64: 1e-12, torch.float32: 2e-6}
+
+
+def largest(x: Tensor) -> float:
+    return x.abs().max().item() if x.numel() else 0.0
+
+
+def assert_as_good_as_torch(
+    actual: Tensor, plain: Tensor, exact: Tensor, what: str = "result", terms: float = 0.0
+) -> None:
+    """The rule. actual: ours; plain: PyTorch in the same dtype; exact: PyTorch in float64. Of one shape."""
+    assert actual.shape == plain.shape == exact.shape, f"{what}: {actual.shape}, {plain.shape}, {exact.shape}"
+    assert exact.dtype == torch.float64
+    error = largest(actual.double() - exact)
+    floor = FLOOR[actual.dtype] * torch.finfo(actual.dtype).eps * max(largest(exact), terms)
+    allowed = FACTOR * largest(plain.double() - exact) + floor + torch.finfo(actual.dtype).smallest_normal
+    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g} ({actual.dtype}, {tuple(actual.shape)})"
+
+
+def assert_rounded(actual: Tensor, exact: Tensor, what: str = "value", terms: float = 0.0) -> None:
+    """actual is exact but for the rounding of its own dtype."""
+    assert actual.shape == exact.shape and exact.dtype == torch.float64, what
+    error = largest(actual.double() - exact)
+    unit = max(largest(exact), terms) if actual.dtype == torch.float64 else largest(exact)
+    allowed = VALUE_FLOOR[actual.dtype] * torch.finfo(actual.dtype).eps * unit
+    assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g} ({actual.dtype}, {tuple(actual.shape)})"
+
+
+def assert_same_by_another_route(actual: Tensor, expected: Tensor, what: str = "result") -> None:
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype, what
+    error, allowed = largest(actual - expected), ROUTES[actual.dtype] * max(1.0, largest(expected))
+    assert error <= allowed, f"{what}: {error:.3g} apart, allowed {allowed:.3g}"
+
+
+def assert_within_one_ulp(actual: Tensor, expected: Tensor, what: str = "result") -> None:
+    """Entry by entry, at most one representable number apart."""
+    assert actual.shape == expected.shape and actual.dtype == expected.dtype, what
+    neighbours = [torch.nextafter(expected, torch.full_like(expected, end)) for end in (-torch.inf, torch.inf)]
+    inside = (neighbours[0] <= actual) & (actual <= neighbours[1]) | (actual.isnan() & expected.isnan())
+    assert inside.all(), f"{what}: {actual[~inside][:3].tolist()} for {expected[~inside][:3].tolist()}"
