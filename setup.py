@@ -1,4 +1,4 @@
-"""Builds wgan_kernels/_C.abi3.so, one library for every torch from 2.11 on. Needs an installed torch and a C++ compiler.
+"""Builds wgan_kernels/_C.abi3.so, one library for every torch from 2.11 on. Needs torch and a C++ compiler.
 
 Without them the package still installs and runs on plain PyTorch; `python -m wgan_kernels.info` says what was missing.
 Environment: WGAN_KERNELS_CUDA=auto|0|1, TORCH_CUDA_ARCH_LIST, MAX_JOBS, DEBUG=1.

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DTYPES, assert_same_bits, assert_same_error, leaf, samples
+from cases import DTYPES, assert_same_bits, assert_same_error, compile_once, leaf, samples
 from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import EAGER_FLOAT64, assert_same_by_another_route, largest
@@ -390,6 +390,25 @@ def test_torch_func_grad_by_the_critics_parameters(backend: str) -> None:
     expected = parameter_gradients(eager(critic, real, fake, mix), critic)
     for ours, theirs in zip(grads.values(), expected, strict=True):
         assert largest(ours - theirs) < EAGER_FLOAT64
+
+
+@pytest.mark.parametrize("detach", [True, False])
+def test_compiled_equals_eager(backend: str, detach: bool) -> None:
+    critic, real, fake, mix = problem("mlp")
+    settings = {"target": 0.5, "detach": detach, "return_norms": True}
+    compiled = compile_once(lambda *args: gradient_penalty(critic, *args[:2], mix=args[2], **settings), "reference")
+    for batch in (7, 5):  # the second makes the batch size a symbol
+        inputs = [leaf(x[:batch]) for x in (real, fake, mix)]
+        results = []
+        for function in (compiled, lambda *args: gradient_penalty(critic, *args[:2], mix=args[2], **settings)):
+            penalty, norms = function(*inputs)
+            assert not norms.requires_grad
+            asked = [*critic.parameters(), *([] if detach else inputs)]
+            grads = torch.autograd.grad(penalty, asked, allow_unused=True)
+            results.append([penalty.detach(), norms, *(grad for grad in grads if grad is not None)])
+        assert len(results[0]) == len(results[1]) > 6
+        for ours, eager_one in zip(*results, strict=True):
+            assert_same_by_another_route(ours, eager_one)
 
 
 def test_batch_norm_in_training_mode_warns_at_the_callers_line() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ def bounds(low: Any, high: Any) -> tuple[float, float]:
     return low, high
 
 
-def clippable(params: Iterable[Any]) -> None:
+def clippable(params: Sequence[Any]) -> None:
     """What weight clipping accepts, checked tensor by tensor."""
     for index, param in enumerate(params):
         name = f"params[{index}]"
@@ -109,8 +109,7 @@ def clippable(params: Iterable[Any]) -> None:
                 f"{name} must be an ordinary tensor, got one made under torch.inference_mode(), which torch does not "
                 "let change outside of it: make it outside, or clip it inside"
             )
-        first = param if index == 0 else first
-        same_device("params[0]", first, name, param)
+        same_device("params[0]", params[0], name, param)
         if param.grad_fn is not None:
             raise ValueError(
                 f"{name} must be a parameter or a tensor outside any graph, got the result of "

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from . import _checks
 
 
-@dataclass(frozen=True)
 class Kernel:
-    """A kernel function by its kind (the name of its formula) and the parameters that it is summed over."""
+    """A sum of kernel functions: the kind of each (the name of its formula) and its parameter."""
 
-    kind: ClassVar[str]
+    kinds: tuple[str, ...]
+    params: tuple[float, ...]
 
-    @property
-    def params(self) -> tuple[float, ...]:
-        raise NotImplementedError
+    def _set_components(self, kind: str, params: tuple[float, ...]) -> None:
+        # Once, so that a call in a training loop does not check the same numbers again; dataclasses here are frozen.
+        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "kinds", (kind,) * len(params))
 
 
 def _positive_numbers(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
@@ -39,15 +39,10 @@ class RBF(Kernel):
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 2.
     """
 
-    kind: ClassVar[str] = "rbf"
     bandwidth: float | Sequence[float]
 
     def __post_init__(self) -> None:
-        _positive_numbers("bandwidth", self.bandwidth)
-
-    @property
-    def params(self) -> tuple[float, ...]:
-        return _positive_numbers("bandwidth", self.bandwidth)
+        self._set_components("rbf", _positive_numbers("bandwidth", self.bandwidth))
 
 
 @dataclass(frozen=True)
@@ -57,12 +52,7 @@ class InverseMultiquadric(Kernel):
     Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4.
     """
 
-    kind: ClassVar[str] = "inverse_multiquadric"
     scale: float | Sequence[float]
 
     def __post_init__(self) -> None:
-        _positive_numbers("scale", self.scale)
-
-    @property
-    def params(self) -> tuple[float, ...]:
-        return _positive_numbers("scale", self.scale)
+        self._set_components("inverse_multiquadric", _positive_numbers("scale", self.scale))

@@ -25,7 +25,12 @@ class ClippedRMSprop(torch.optim.RMSprop):
     """
 
     def __init__(
-        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], lr: float = 5e-5, *, clip: float = 0.01, **settings: Any
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 5e-5,
+        *,
+        clip: float = 0.01,
+        **settings: Any,
     ) -> None:
         _checks.positive("clip", clip)
         super().__init__(params, lr=lr, **settings)

@@ -172,8 +172,8 @@ def _scores(result: Any, output: int | str | Callable[[Any], Tensor] | None, bat
         raise TypeError(f"critic must return real floating scores, got {result.dtype}")
     if result.dim() == 0 or result.shape[0] != batch:
         raise ValueError(
-            f"critic must return one row of scores per sample, ({batch},) or ({batch}, ...), got {tuple(result.shape)}: "
-            "a mean over the batch would scale every gradient"
+            f"critic must return one row of scores per sample, ({batch},) or ({batch}, ...), got "
+            f"{tuple(result.shape)}: a mean over the batch would scale every gradient"
         )
     return result
 
@@ -185,10 +185,12 @@ def _warn_of_batch_norm(critic: nn.Module) -> None:
     left = [critic]
     while left:
         module = left.pop()
-        if module.training and isinstance(module, nn.modules.batchnorm._BatchNorm):
+        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if batch_norm and (module.training or module.running_mean is None):
             warnings.warn(
-                f"critic holds {type(module).__name__} in training mode, which couples the samples of a batch: the "
-                "gradient penalty is defined per sample. Use LayerNorm or GroupNorm, or call eval() on it",
+                f"critic holds {type(module).__name__} in training mode or without running statistics, which couples "
+                "the samples of a batch: the gradient penalty is defined per sample. Use LayerNorm or GroupNorm, or "
+                "call eval() on it",
                 UserWarning,
                 stacklevel=4,
             )

@@ -15,7 +15,7 @@
 #include "common.h"
 
 #define WGK_ISA plain
-#define WGK_VECTOR_BYTES 32
+#define WGK_VECTOR_BYTES 16
 #include WGK_KERNELS
 #undef WGK_ISA
 #undef WGK_VECTOR_BYTES

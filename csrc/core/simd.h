@@ -40,6 +40,27 @@ WGK_INLINE V splat(S x) {
   return x - V{};
 }
 
+// a * b + c, rounded once where the instruction set can.
+WGK_INLINE vfloat fma(vfloat a, vfloat b, vfloat c) {
+#if WGK_VECTOR_BYTES == 64
+  return (vfloat)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(WGK_F16C)
+  return (vfloat)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+
+WGK_INLINE vdouble fma(vdouble a, vdouble b, vdouble c) {
+#if WGK_VECTOR_BYTES == 64
+  return (vdouble)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(WGK_F16C)
+  return (vdouble)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+  return a * b + c;
+#endif
+}
+
 // ---- half-width floats, `lanes` at a time
 
 WGK_INLINE float half_to_float(uint16_t h) {
@@ -195,6 +216,23 @@ WGK_INLINE vdouble widen(vec<float, kDoubles> v) {
 template <class T>
 WGK_INLINE vdouble load_doubles(const T* p) {
   return widen(load_floats<kDoubles>(p));
+}
+
+// Adds the lanes of a vector to two vectors of double.
+WGK_INLINE void widen_to(vdouble (&sums)[2], vdouble v) { sums[0] += v; }
+WGK_INLINE void widen_to(vdouble (&sums)[2], vfloat v) {
+#if WGK_VECTOR_BYTES == 64
+  sums[0] += widen((vec<float, 8>)_mm512_castps512_ps256((__m512)v));
+  sums[1] += widen((vec<float, 8>)_mm512_extractf32x8_ps((__m512)v, 1));
+#elif defined(WGK_F16C)
+  sums[0] += widen((vec<float, 4>)_mm256_castps256_ps128((__m256)v));
+  sums[1] += widen((vec<float, 4>)_mm256_extractf128_ps((__m256)v, 1));
+#else
+  float lanes[kFloats];
+  store(lanes, v);
+  sums[0] += load_doubles(lanes);
+  sums[1] += load_doubles(lanes + kDoubles);
+#endif
 }
 
 WGK_INLINE double sum_lanes(vdouble v) {

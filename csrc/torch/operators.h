@@ -1,6 +1,7 @@
 // The operators that library.cpp registers.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -22,5 +23,19 @@ Tensor norm_penalty_backward_cpu(Tensor grad_value, Tensor grad, Tensor norms, d
 std::tuple<Tensor, Tensor> norm_penalty_double_backward_cpu(Tensor grad_grad_x, Tensor grad_value, Tensor grad,
                                                             Tensor norms, double target, bool one_sided,
                                                             int64_t reduction, double weight);
+
+Tensor kernel_matvec_cpu(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, std::vector<int64_t> kinds,
+                         int64_t term, int64_t begin, int64_t end, bool diagonal);
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kernel_sums_cpu(Tensor x, Tensor y, Tensor weights, Tensor params,
+                                                                   std::vector<int64_t> kinds, int64_t begin,
+                                                                   int64_t end, bool diagonal, int64_t needs);
+std::tuple<Tensor, Tensor, Tensor> kernel_sums_backward_cpu(Tensor grad_sums, Tensor x, Tensor y, Tensor params,
+                                                            std::vector<int64_t> kinds, int64_t begin, int64_t end,
+                                                            bool diagonal, int64_t needs);
+std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sums_double_backward_cpu(
+    std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_y, std::optional<Tensor> grad_grad_params,
+    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, int64_t begin, int64_t end,
+    bool diagonal, int64_t needs);
 
 }  // namespace wgk

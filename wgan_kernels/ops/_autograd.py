@@ -11,7 +11,12 @@ from torch import Tensor
 from ._schemas import LIBRARY
 
 
-def differentiable(name: str, setup_context: Callable[..., None], backward: Callable[..., Any]) -> Callable[..., Any]:
+def differentiable(
+    name: str,
+    setup_context: Callable[..., None],
+    backward: Callable[..., Any],
+    run: Callable[..., Any] | None = None,
+) -> Callable[..., Any]:
     """Registers the derivative of `wgan_kernels::<name>` and returns the function through which to call it.
 
     The formula is registered with torch.library, which is what compiled and traced callers meet. An eager caller goes
@@ -21,25 +26,33 @@ def differentiable(name: str, setup_context: Callable[..., None], backward: Call
     Args:
         setup_context: (ctx, inputs, output) -> None, as torch.library.register_autograd takes it.
         backward: (ctx, *grad_outputs) -> one gradient or None per input.
+        run: what an eager caller runs in place of the operator itself.
     """
     operator = getattr(torch.ops.wgan_kernels, name).default
     torch.library.register_autograd(f"wgan_kernels::{name}", backward, setup_context=setup_context, lib=LIBRARY)
+    run = operator if run is None else run
 
     def forward(ctx: Any, *args: Any) -> Any:
-        output = below_autograd(operator, *args)
+        output = below_autograd(run, *args)
         setup_context(ctx, args, output)
         return output
 
-    function = type(name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)})
+    apply = eager_function(name, forward, backward)
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return operator(*args)
         if torch.is_grad_enabled() and any([isinstance(arg, Tensor) and arg.requires_grad for arg in args]):
-            return function.apply(*args)
-        return below_autograd(operator, *args)
+            return apply(*args)
+        return below_autograd(run, *args)
 
     return call
+
+
+def eager_function(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
+    """`apply` of an autograd.Function made of the two."""
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(name, (torch.autograd.Function,), functions).apply
 
 
 def below_autograd(operator: Callable[..., Any], *args: Any) -> Any:

@@ -1,6 +1,7 @@
 """Every operator schema of the library, on one page, so that it stands without the compiled library.
 
-Letters: B batch, D features (all non-batch dimensions of a sample taken together).
+Letters: B batch, D features (all non-batch dimensions of a sample taken together); N and M points, C components of a
+kernel, Q parameters of each, P columns.
 reduction: 0 none, 1 mean, 2 sum.
 """
 
@@ -11,6 +12,8 @@ import torch
 LIBRARY = torch.library.Library("wgan_kernels", "FRAGMENT")
 
 _PENALTY = "float target, bool one_sided, int reduction, float weight"
+# rows [begin, end) of the stacked points [x; y], end -1 for all; needs: 1 grad_x + 2 grad_y + 4 grad_params.
+_KERNEL = "Tensor params, int[] kinds, int begin, int end, bool diagonal, int needs"
 
 _SCHEMAS = [
     # The instruction set the CPU kernels run on.
@@ -26,6 +29,21 @@ _SCHEMAS = [
     # grad_grad_x: [B, D...] -> grad_grad_value: [] or [B]; grad_x: [B, D...]
     "norm_penalty_double_backward(Tensor grad_grad_x, Tensor grad_value, Tensor grad, Tensor norms, "
     f"{_PENALTY}) -> (Tensor grad_grad_value, Tensor grad_x)",
+    # x: [N, D] or [B, N, D]; y: [M, D] or [B, M, D]; weights: [3, C] or [B, 3, C] float64; params: [C, Q] float64
+    # -> value = sum(weights * sums): [] or [B]; sums (xx, yy, xy): [3, C] or [B, 3, C] float64; gradients of value, in
+    # float32 at least; those that `needs` does not name are empty, as below.
+    f"kernel_sums(Tensor x, Tensor y, Tensor weights, {_KERNEL}) "
+    "-> (Tensor value, Tensor sums, Tensor grad_x, Tensor grad_y, Tensor grad_params)",
+    # grad_sums: as sums
+    f"kernel_sums_backward(Tensor grad_sums, Tensor x, Tensor y, {_KERNEL}) "
+    "-> (Tensor grad_x, Tensor grad_y, Tensor grad_params)",
+    "kernel_sums_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_y, Tensor? grad_grad_params, Tensor grad_sums, "
+    f"Tensor x, Tensor y, {_KERNEL}) "
+    "-> (Tensor grad_grad_sums, Tensor grad_x, Tensor grad_y, Tensor grad_params)",
+    # x: [N, D] or [B, N, D]; y: [M, D] or [B, M, D]; v: [M, P] or [B, M, P], as wide as float32 at least; weights: [C];
+    # term: k itself, or one of its derivatives; begin, end: rows of x -> [end - begin, P] or [B, end - begin, P]
+    "kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, int[] kinds, int term, int begin, "
+    "int end, bool diagonal) -> Tensor",
 ]
 
 for _schema in _SCHEMAS:

@@ -1,18 +1,293 @@
-"""kernel_sums: sums of a kernel function over pairs of points."""
+"""kernel_sums: sums of kernel functions over the pairs of two sets of points, with two derivatives as operators."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from .. import _backend
 from ..reference import kernel_sums as reference
+from . import _schemas
+from ._autograd import below_autograd, differentiable, eager_function, third_derivative
+
+# As KernelKind in csrc/core/kernel_pairs.h.
+_KIND_CODES = {"rbf": 0, "inverse_multiquadric": 1}
+_X, _Y, _PARAMS = 1, 2, 4
+# Pairs times features (and a little for the kernel function) in one call of an operator: some tenths of a second on
+# one core, between which Python can hear an interrupt.
+_WORK_PER_CALL = 4e10
+_ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
+_ROWS = 96
 
 
-def kernel_sums(x: Tensor, y: Tensor, kind: str, params: Sequence[float], *, diagonal: bool) -> Tensor:
-    """Sums of k over the pairs of x, of y, and of x with y: float64 (3,).
+def _empty_unless(needed: int, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return like.new_empty(shape if needed else (0,), dtype=dtype)
 
-    x is (N, D), y is (M, D); the kernel is the sum of one kernel function over `params`. Pairs of a point with itself
-    count only with `diagonal`. Differentiable any number of times.
+
+def _fake_gradients(x: Tensor, y: Tensor, params: Tensor, needs: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return (
+        _empty_unless(needs & _X, x, x.shape, dtype),
+        _empty_unless(needs & _Y, y, y.shape, dtype),
+        _empty_unless(needs & _PARAMS, params, params.shape, params.dtype),
+    )
+
+
+def _fake(x: Tensor, y: Tensor, weights: Tensor, params: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    wide, problems, needs = torch.promote_types(x.dtype, torch.float32), x.shape[:-2], settings[-1]
+    grad_x, grad_y, _ = _fake_gradients(x, y, params, needs & ~_PARAMS, wide)
+    grad_params = _empty_unless(needs & _PARAMS, params, (*problems, *params.shape), params.dtype)
+    sums = x.new_empty((*problems, 3, params.shape[0]), dtype=torch.float64)
+    return x.new_empty(problems, dtype=wide), sums, grad_x, grad_y, grad_params
+
+
+def _fake_backward(grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor, *settings: Any) -> tuple[Tensor, ...]:
+    return _fake_gradients(x, y, params, settings[-1], x.dtype)
+
+
+def _fake_double_backward(*args: Any) -> tuple[Tensor, ...]:
+    *_, grad_sums, x, y, params, _, _, _, _, needs = args
+    grad_grad_sums = x.new_empty((*x.shape[:-2], 3, params.shape[0]), dtype=torch.float64)
+    return grad_grad_sums, *_fake_gradients(x, y, params, needs, x.dtype)
+
+
+def _needs(needs_x: bool, needs_y: bool, needs_params: bool) -> int:
+    return _X * needs_x + _Y * needs_y + _PARAMS * needs_params
+
+
+def _only_needed(grads: Sequence[Tensor], needs: int) -> list[Tensor | None]:
+    return [grad if needs & bit else None for grad, bit in zip(grads, (_X, _Y, _PARAMS))]
+
+
+def _scaled(grads: Sequence[Tensor | None], grad_value: Tensor, x: Tensor) -> list[Tensor | None]:
+    """The gradients that the forward sweep left behind, times that of its value."""
+    if x.dim() == 2:
+        scaled = [grad if grad is None else grad * grad_value for grad in grads]
+    else:
+        scaled = [grad if grad is None else grad * grad_value[:, None, None] for grad in grads]
+        scaled[2] = scaled[2] if scaled[2] is None else scaled[2].sum(0)
+    if x.dtype != grad_value.dtype:
+        scaled[:2] = [grad if grad is None else grad.to(x.dtype) for grad in scaled[:2]]
+    return scaled
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, y, weights, params, *ctx.settings = inputs
+    _, sums, *grads = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*grads)
+    ctx.save_for_backward(x, y, weights, params, sums if weights.requires_grad else None, *grads)
+
+
+def _backward(ctx: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_value is None and grad_sums is None:
+        return (None,) * 9
+    x, y, weights, params, sums, *grads = ctx.saved_tensors
+    needs_x, needs_y, needs_weights, needs_params = ctx.needs_input_grad[:4]
+    needs, have = _needs(needs_x, needs_y, needs_params), ctx.settings[-1]
+    if grad_sums is None and needs & ~have == 0 and not torch.is_grad_enabled():
+        # With grad mode on, the gradients left behind would hide how they depend on x and y, and a second derivative
+        # through them would be silently wrong.
+        results = _scaled(_only_needed(grads, needs), grad_value, x)
+    else:
+        total = grad_sums if grad_value is None else weights * grad_value[..., None, None].double()
+        if grad_value is not None and grad_sums is not None:
+            total = total + grad_sums
+        results = _only_needed(_kernel_sums_backward(total, x, y, params, *ctx.settings[:-1], needs), needs)
+    grad_weights = None
+    if needs_weights and grad_value is not None:
+        grad_weights = grad_value[..., None, None].double() * sums
+        grad_weights = grad_weights.sum_to_size(weights.shape)
+    grad_x, grad_y, grad_params = results
+    return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None
+
+
+def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    grad_sums, x, y, params, *ctx.settings = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad_sums, x, y, params)
+
+
+def _double_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    if all([grad is None for grad in grad_grads]):
+        return (None,) * 9
+    grad_sums, x, y, params = ctx.saved_tensors
+    _, needs_x, needs_y, needs_params = ctx.needs_input_grad[:4]
+    needs = _needs(needs_x, needs_y, needs_params)
+    # What was not asked for came out empty, and so is its gradient.
+    along = [None if grad is None or grad.shape != of.shape else grad for grad, of in zip(grad_grads, (x, y, params))]
+    grad_grad_sums, *grads = _kernel_sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
+    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), None, None, None, None, None
+
+
+def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[int, int]]:
+    """Ranges of whole tiles that share the pairs of rows [begin, end) among about `calls` calls."""
+    # Row i owns the pairs with all later rows, so a share of the pairs is an area under a falling line.
+    left, last = (rows - begin) ** 2, (rows - end) ** 2
+    for call in range(1, calls):
+        stop = rows - (left - (left - last) * call / calls) ** 0.5
+        stop = min(end, -int(-stop // _ROWS) * _ROWS)
+        if begin < stop:
+            yield begin, stop
+        begin = max(begin, stop)
+    yield begin, end
+
+
+def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: int) -> Callable[..., Any]:
+    """The operator as eager callers run it: a large one in several calls, between which Python hears an interrupt.
+
+    x_at: which argument x is; y comes next. tensors: how many arguments are tensors or None.
     """
-    return reference.kernel_sums(x, y, kind, params, diagonal)
+
+    def run(*args: Any) -> tuple[Tensor, ...]:
+        x, y = args[x_at], args[x_at + 1]
+        if x.numel() + y.numel() < _ONE_CALL:
+            return operator(*args)
+        begin, end, diagonal, needs = args[-4:]
+        rows = x.shape[-2] + y.shape[-2]
+        work = rows**2 * (x.shape[-1] + 8) * (x.shape[0] if x.dim() == 3 else 1)
+        if work < _WORK_PER_CALL:
+            return operator(*args)
+        if x.dtype in (torch.bfloat16, torch.float16):  # parts are rounded once, after they are added up
+            points = [t.float() if isinstance(t, Tensor) and t.dtype == x.dtype else t for t in args[:tensors]]
+            results = run(*points, *args[tensors:])
+            return results if x_at == 0 else tuple(t.to(x.dtype) if t.dtype == torch.float32 else t for t in results)
+        calls, total = int(work / _WORK_PER_CALL) + 1, None
+        for first, last in _row_ranges(rows, begin, rows if end < 0 else end, calls):
+            part = operator(*args[:-4], first, last, diagonal, needs)
+            total = part if total is None else [whole.add_(share) for whole, share in zip(total, part)]
+        if x_at == 0:  # the value is a small difference of large sums: not to be added up in float32
+            _, sums, *grads = total
+            total = (args[2] * sums).sum((-2, -1)).to(part[0].dtype), sums, *grads
+        return tuple(total)
+
+    return run
+
+
+_operators = torch.ops.wgan_kernels
+for _name, _kernel in {
+    "kernel_sums": _fake,
+    "kernel_sums_backward": _fake_backward,
+    "kernel_sums_double_backward": _fake_double_backward,
+}.items():
+    torch.library.register_fake(f"wgan_kernels::{_name}", _kernel, lib=_schemas.LIBRARY)
+
+_run = _by_ranges(_operators.kernel_sums.default, 0, 4)
+_kernel_sums = differentiable("kernel_sums", _setup_context, _backward, _run)
+_kernel_sums_backward = differentiable(
+    "kernel_sums_backward",
+    _setup_backward_context,
+    _double_backward,
+    _by_ranges(_operators.kernel_sums_backward.default, 1, 4),
+)
+_kernel_sums_double_backward = differentiable(
+    "kernel_sums_double_backward",
+    lambda ctx, inputs, output: None,
+    third_derivative("kernel_sums"),
+    _by_ranges(_operators.kernel_sums_double_backward.default, 4, 7),
+)
+
+def _as_tensors(kinds: Sequence[str], params: Any, weights: Any) -> tuple[list[int], Tensor, Tensor]:
+    """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C)."""
+    if not isinstance(params, Tensor):
+        params = torch.tensor([(param,) for param in params], dtype=torch.float64, device="cpu")
+    if not isinstance(weights, Tensor):
+        weights = torch.tensor([(weight,) * len(kinds) for weight in weights], dtype=torch.float64, device="cpu")
+    return [_KIND_CODES[kind] for kind in kinds], params, weights
+
+
+def kernel_sums(
+    x: Tensor,
+    y: Tensor,
+    kinds: Sequence[str],
+    params: Tensor | tuple[float, ...],
+    weights: Tensor | tuple[float, float, float],
+    *,
+    diagonal: bool = False,
+    begin: int = 0,
+    end: int = -1,
+) -> tuple[Tensor, Tensor]:
+    """Sums of kernel functions k_c over the pairs of x, of y, and of x with y, and their weighted total.
+
+    sums[:, c] = sum_{i!=j} k_c(x_i, x_j), sum_{i!=j} k_c(y_i, y_j), sum_{i,j} k_c(x_i, y_j)
+    value = sum of weights * sums
+
+    Args:
+        x: (N, D), or (B, N, D) for B problems at once, float64, float32, bfloat16 or float16.
+        y: (M, D) or (B, M, D) of the same dtype and device.
+        kinds: the kind of each of the C components, a name in `reference.KERNEL_FUNCTIONS`.
+        params: C numbers, or (C, Q) float64: the parameters of each component.
+        weights: of the blocks xx, yy, xy: three numbers for all components alike, or (3, C) or (B, 3, C) float64.
+        diagonal: count the pairs of a point with itself.
+        begin, end: the rows of the stacked points [x; y] whose pairs to sum; row i owns the pairs (i, j) with j > i,
+            and the results of ranges that make up all rows add up to the whole. end -1 means to the last.
+
+    Returns:
+        value, () or (B,), float64 for float64 input, else float32; sums, (3, C) or (B, 3, C) float64.
+
+    Differentiable twice by x, y, weights and params; a third derivative raises. Distances are computed from centred
+    points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed
+    order: the same input gives the same bits for any number of threads.
+    """
+    codes, params, weights = _as_tensors(kinds, params, weights)
+    if not _backend.is_native(x):
+        return reference.kernel_sums(x, y, weights.to(x.device), params.to(x.device), kinds, begin, end, diagonal)
+    needs = _needs(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
+    return _kernel_sums(x, y, weights, params, codes, begin, end, diagonal, needs)[:2]
+
+
+# ---- the value alone, for fixed numbers: the same formulas by the shortest way, for sizes at which Python is the cost
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_tensors(*numbers: Any) -> tuple[list[int], Tensor, Tensor]:
+    with torch.inference_mode(False):
+        return _as_tensors(*numbers)
+
+
+def _value_forward(ctx: Any, *args: Any) -> Tensor:
+    with torch._C._AutoDispatchBelowAutograd():
+        output = _run(*args)
+    ctx.settings = args[4:]
+    ctx.save_for_backward(*args[:4], None, *output[2:])
+    return output[0]
+
+
+def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+    saved, needs = ctx.saved_tensors, ctx.needs_input_grad
+    if torch.is_grad_enabled() or saved[0].dim() != 2 or saved[0].dtype != grad_value.dtype:
+        return _backward(ctx, grad_value, None)
+    grad_x = saved[5] * grad_value if needs[0] else None
+    grad_y = saved[6] * grad_value if needs[1] else None
+    return grad_x, grad_y, None, None, None, None, None, None, None
+
+
+_kernel_sums_value = eager_function("kernel_sums_value", _value_forward, _value_backward)
+
+
+def weighted_kernel_sum(
+    x: Tensor,
+    y: Tensor,
+    kinds: tuple[str, ...],
+    params: Tensor | tuple[float, ...],
+    weights: Tensor | tuple[float, float, float],
+    *,
+    diagonal: bool = False,
+) -> Tensor:
+    """The value of kernel_sums over all rows."""
+    if (
+        type(params) is not tuple
+        or type(weights) is not tuple
+        or torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or not _backend.is_native(x)
+    ):
+        return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
+    codes, params, weights = _cached_tensors(kinds, params, weights)
+    needs = (_X * x.requires_grad + _Y * y.requires_grad) if torch.is_grad_enabled() else 0
+    if needs:
+        return _kernel_sums_value(x, y, weights, params, codes, 0, -1, diagonal, needs)
+    return below_autograd(_run, x, y, weights, params, codes, 0, -1, diagonal, 0)[0]

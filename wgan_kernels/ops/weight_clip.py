@@ -41,7 +41,7 @@ def clip_weights_(
 
     Args:
         params_or_module: a module (all its parameters), a tensor, or an iterable of tensors of any shapes, strides and
-            real floating dtypes on one device. A tensor that comes twice is clipped once.
+            real floating dtypes on one device. A module's shared parameters are clipped once; a list may repeat itself.
         low: lower bound; alone, the bound c of [-c, c]. Rounded to each tensor's dtype, as torch.clamp_ does.
         high: upper bound.
         exclude: module classes (their whole subtree), or names of submodules or parameters, to leave alone, such as

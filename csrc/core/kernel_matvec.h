@@ -1,0 +1,28 @@
+// Kernel matrices times vectors, out = K v with K_ij = sum_c weights[c] * k_c(|x_i - y_j|^2), never storing K.
+// x: [B, N, D], y: [B, M, D] of dtype; v: [B, M, P] and out: [B, end - begin, P], double for float64, else float; dense.
+// `term` puts a derivative of k in place of k. Without `diagonal`, the pairs (i, i) are left out.
+#pragma once
+
+#include "kernel_pairs.h"
+
+namespace wgk {
+
+// In the order of KernelTerms.
+enum class KernelTerm : int64_t { k, k_s, k_ss, k_t, k_st, k_tt };
+constexpr int64_t kKernelTerms = 6;
+
+struct KernelProduct {
+  int64_t B, N, M, D, P;
+  DType dtype;
+  const void* x;
+  const void* y;
+  const void* v;
+  int64_t begin, end;  // rows of x
+  bool diagonal;
+  KernelTerm term;
+};
+
+void kernel_matvec(Isa isa, ParallelFor run, const KernelProduct& product, const KernelMixture& mixture,
+                   const double* weights, void* out);
+
+}  // namespace wgk

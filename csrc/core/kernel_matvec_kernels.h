@@ -1,0 +1,69 @@
+// One pair of tiles of kernel_matvec. Compiled once per instruction set (for_each_isa.h).
+#include "simd.h"
+#include "simd_math.h"
+#include "kernel_functions.h"
+#include "pair_tiles.h"
+
+namespace wgk {
+namespace WGK_ISA {
+
+template <KernelTerm term, class V>
+WGK_INLINE V pick(const KernelTerms<V>& terms) {
+  switch (term) {
+    case KernelTerm::k_s:
+      return terms.k_s;
+    case KernelTerm::k_ss:
+      return terms.k_ss;
+    case KernelTerm::k_t:
+      return terms.k_t;
+    case KernelTerm::k_st:
+      return terms.k_st;
+    case KernelTerm::k_tt:
+      return terms.k_tt;
+    default:
+      return terms.k;
+  }
+}
+
+// w[i][j] (+)= weight * term of the kernel function, from dots[i][j] = z_i . z_j.
+template <KernelTerm term, class T>
+void matrix_rows(KernelKind kind, double theta, double weight, const PairTile<T>& i, const PairTile<T>& j, bool add,
+                 const T* dots, T* w) {
+  using V = Vector<T>;
+  with_kernel<T>(kind, theta, [&](const auto& kernel) __attribute__((always_inline)) {
+    for (int64_t r = 0; r < i.count; ++r) {
+      for (int64_t c = 0; c < j.count; c += kLanes<T>) {
+        const int64_t at = r * kTile + c;
+        const V norms = i.norms[r] + load(j.norms + c);
+        const V s = fma(load(dots + at), splat<V>(T{-2}), norms);
+        const V value = static_cast<T>(weight) * pick<term>(kernel(s < 0 ? V{} : s));
+        store(w + at, add ? load(w + at) + value : value);
+      }
+    }
+  });
+}
+
+// sums [kTile, v_stride] += K v for the tiles i of x and j of y, whose first points are the first_i-th and first_j-th.
+template <KernelTerm term, class T>
+void multiply_tiles(const KernelMixture& mixture, const double* weights, const PairTile<T>& i, const PairTile<T>& j,
+                    int64_t first_i, int64_t first_j, bool diagonal, int64_t D, int64_t stride, const T* v,
+                    int64_t v_stride, double* sums) {
+  alignas(64) T dots[kTile * kTile], w[kTile * kTile];
+  tile_dots(i.rows, stride, i.count, j.panels, j.count, D, false, dots);
+  for (int64_t c = 0; c < mixture.C; ++c) {
+    matrix_rows<term>(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c], weights[c], i, j, c > 0, dots, w);
+  }
+  for (int64_t r = i.count; r < ceil_div(i.count, kBlockRows) * kBlockRows; ++r) {
+    std::memset(w + r * kTile, 0, kTile * sizeof(T));
+  }
+  for (int64_t r = 0; !diagonal && r < i.count; ++r) {
+    const int64_t self = first_i + r - first_j;
+    if (self >= 0 && self < j.count) {
+      w[r * kTile + self] = 0;
+    }
+  }
+  tile_weigh<false>(w, i.count, j.count, v, v_stride, sums);
+}
+
+}  // namespace WGK_ISA
+}  // namespace wgk

@@ -1,0 +1,71 @@
+// What the tile kernels of kernel_sums and kernel_matvec are handed.
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "common.h"
+
+namespace wgk {
+
+// Values on the wire between Python and here: add at the end.
+enum class KernelKind : int64_t { rbf, inverse_multiquadric };
+constexpr int64_t kKernelKinds = 2;
+
+// The squared distance over which a kernel function changes.
+inline double distance_scale(KernelKind kind, double theta) {
+  return kind == KernelKind::rbf ? 2 * theta * theta : theta;
+}
+
+// A sum of C kernel functions.
+struct KernelMixture {
+  int64_t C;
+  const int64_t* kinds;        // [C] of KernelKind
+  const double* thetas;        // [C]
+  const double* along_thetas;  // [C] direction of a tangent, or null
+};
+
+// values: sums alone. gradients: the weights of the gradients too. tangents: the derivatives of both.
+enum class PairMode { values, gradients, tangents };
+
+// Points are packed and visited in tiles of this many.
+constexpr int64_t kTile = 96;
+
+// One tile of packed points (pair_tiles.h), and where its part of the gradient is summed.
+template <class T>
+struct PairTile {
+  int64_t count;
+  bool of_y;
+  const T* rows;
+  const T* panels;
+  const T* norms;         // [kTile] |z|^2
+  const T* along_rows;    // the same of u, a direction of z, for tangents
+  const T* along_panels;
+  const T* along_norms;   // [kTile] z . u
+  double* sums;           // [kTile, stride] sum_j w_ij z_j; null where no gradient is wanted
+  double* w_sums;         // [kTile] sum_j w_ij
+  double* along_w_sums;   // of the tangent's weights of u
+};
+
+// An array on cache lines, not initialised.
+template <class T>
+class Buffer {
+ public:
+  explicit Buffer(int64_t count = 0)
+      : data_(count == 0 ? nullptr : static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64))) {
+    if (count != 0 && data_ == nullptr) {
+      throw std::bad_alloc();
+    }
+  }
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { std::free(p); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+}  // namespace wgk

@@ -1,0 +1,222 @@
+#include "kernel_sums.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <vector>
+
+#include "packed_points.h"
+
+#define WGK_KERNELS "kernel_sums_kernels.h"
+#include "for_each_isa.h"
+
+namespace wgk {
+namespace {
+
+constexpr double kThreadWork = 1e6;        // multiplications below which a second thread costs more than it saves
+
+// Everything one call works on. S is the points' type, T the one they are computed in.
+template <class S, class T>
+class Sweep {
+ public:
+  Sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const S* along_x, const S* along_y, bool tangent,
+        const KernelGradients& gradients)
+      : isa_(isa), run_(run), pairs_(pairs), gradients_(gradients),
+        schedule_(pairs.N, pairs.M, pairs.begin, pairs.end), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
+        points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y))),
+        norms_(packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, points_)) {
+    if (tangent) {
+      along_.emplace(pack(along_x, along_y));
+      along_norms_ = packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, *along_);
+    }
+  }
+
+  bool is_exact_enough(const KernelMixture& mixture) const {
+    if constexpr (std::is_same_v<T, float>) {
+      return float_distances_suffice(norms_.get(), tiles() * kTile, mixture);
+    }
+    return true;
+  }
+
+  template <PairMode mode, bool has_theta>
+  void sweep(const KernelMixture& mixture, const double* weights, double* sums, double* theta_sums) {
+    const auto sweep_tiles = WGK_PICK(isa_, sweep_tiles<mode, has_theta, T>);
+    const int64_t B = pairs_.B, C = mixture.C, most = schedule_.max_pairs();
+    if (mode != PairMode::values) {
+      allocate_gradients();
+    }
+    std::vector<double> shares(B * most * 6 * C, 0.0);  // [B, pair of a round, block, (sums, theta_sums), C]
+    const double work = std::pow(std::min(kTile, std::max(pairs_.N, pairs_.M)), 2) * (6.0 * pairs_.D + 32.0 * C);
+    for (int64_t round = 0; round < schedule_.rounds(); ++round) {
+      const int64_t count = schedule_.pairs(round);
+      parallel_for(run_, B * count, static_cast<int64_t>(kThreadWork / work), [&](int64_t begin, int64_t end) {
+        for (int64_t k = begin; k < end; ++k) {
+          const int64_t b = k / count;
+          const TilePair pair = schedule_.pair(round, k % count);
+          const PairTile<T> i = tile(b, pair.i), other = tile(b, pair.j);
+          const PairTile<T>& j = pair.i == pair.j ? i : other;
+          const int64_t block = i.of_y != j.of_y ? 2 : i.of_y ? 1 : 0;
+          double* share = shares.data() + ((b * most + k % count) * 3 + block) * 2 * C;
+          sweep_tiles(mixture, i, j, pairs_.D, points_.stride,
+                      mode == PairMode::values ? nullptr : weights + (b * 3 + block) * C, share, share + C);
+        }
+      });
+    }
+    add_shares(mixture, shares, most, mode == PairMode::tangents, sums, theta_sums);
+    if (mode != PairMode::values) {
+      with_type(gradients_.dtype, [&](auto type) { write_gradients<decltype(type)>(mode == PairMode::tangents); });
+    }
+  }
+
+ private:
+  int64_t tiles() const { return pairs_.B * schedule_.count(); }
+
+  PackedPoints<T> pack(const S* x, const S* y) const {
+    return PackedPoints<T>(run_, functions_, schedule_.tiles(), pairs_.B, pairs_.N, pairs_.M, pairs_.D, x, y);
+  }
+
+  bool has_gradient(const Tile& tile) const { return (tile.of_y ? gradients_.y : gradients_.x) != nullptr; }
+
+  void allocate_gradients() {
+    sums_ = Buffer<double>(tiles() * kTile * points_.stride);
+    w_sums_ = Buffer<double>(tiles() * kTile * 2);
+    std::fill_n(w_sums_.get(), tiles() * kTile * 2, 0.0);
+    parallel_for(run_, tiles(), 8, [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        if (has_gradient(schedule_.tiles()[k % schedule_.count()])) {
+          std::fill_n(sums_.get() + k * kTile * points_.stride, kTile * points_.stride, 0.0);
+        }
+      }
+    });
+  }
+
+  PairTile<T> tile(int64_t b, int64_t t) const {
+    const int64_t k = b * schedule_.count() + t;
+    const Tile& tile = schedule_.tiles()[t];
+    PairTile<T> packed{};
+    packed.count = tile.count;
+    packed.of_y = tile.of_y;
+    packed.rows = points_.tile_rows(k);
+    packed.panels = points_.tile_panels(k);
+    packed.norms = norms_.get() + k * kTile;
+    if (along_) {
+      packed.along_rows = along_->tile_rows(k);
+      packed.along_panels = along_->tile_panels(k);
+      packed.along_norms = along_norms_.get() + k * kTile;
+    }
+    if (has_gradient(tile) && sums_.get() != nullptr) {
+      packed.sums = sums_.get() + k * kTile * points_.stride;
+      packed.w_sums = w_sums_.get() + k * kTile * 2;
+      packed.along_w_sums = packed.w_sums + kTile;
+    }
+    return packed;
+  }
+
+  // Adds up the shares in order, and the pairs of a point with itself.
+  void add_shares(const KernelMixture& mixture, const std::vector<double>& shares, int64_t most, bool tangent,
+                  double* sums, double* theta_sums) const {
+    const int64_t C = mixture.C;
+    const int64_t selves[3] = {std::max<int64_t>(0, std::min(pairs_.end, pairs_.N) - pairs_.begin),
+                               std::max<int64_t>(0, pairs_.end - std::max(pairs_.begin, pairs_.N)), 0};
+    for (int64_t at = 0; at < pairs_.B * 3 * C; ++at) {
+      const int64_t c = at % C, block = at / C % 3, b = at / C / 3;
+      double k = 0, k_t = 0, k_tt = 0;
+      if (pairs_.diagonal) {
+        plain::terms_at_zero(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c], k, k_t, k_tt);
+      }
+      const double along = tangent ? mixture.along_thetas[c] : 0;
+      double sum = selves[block] * (tangent ? k_t * along : k), theta_sum = selves[block] * (tangent ? k_tt * along : k_t);
+      for (int64_t pair = 0; pair < most; ++pair) {
+        const double* share = shares.data() + ((b * most + pair) * 3 + block) * 2 * C + c;
+        sum += share[0];
+        theta_sum += share[C];
+      }
+      sums[at] = sum;
+      if (theta_sums != nullptr) {
+        theta_sums[at] = theta_sum;
+      }
+    }
+  }
+
+  template <class G>
+  void write_gradients(bool tangent) const {
+    const auto write = WGK_PICK(isa_, write_gradient<T, G>);
+    const int64_t N = pairs_.N, M = pairs_.M, D = pairs_.D;
+    G* grad_x = static_cast<G*>(gradients_.x);
+    G* grad_y = static_cast<G*>(gradients_.y);
+    for (int64_t b = 0; b < pairs_.B; ++b) {  // rows before the range take part in no pair of it
+      const int64_t before_x = std::min(N, pairs_.begin), before_y = std::max<int64_t>(0, pairs_.begin - N);
+      grad_x != nullptr ? std::memset(grad_x + b * N * D, 0, before_x * D * sizeof(G)) : nullptr;
+      grad_y != nullptr ? std::memset(grad_y + b * M * D, 0, before_y * D * sizeof(G)) : nullptr;
+    }
+    parallel_for(run_, tiles(), 1 + (1 << 14) / (1 + kTile * D), [&](int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t b = k / schedule_.count();
+        const Tile& t = schedule_.tiles()[k % schedule_.count()];
+        if (has_gradient(t)) {
+          G* out = t.of_y ? grad_y + (b * M + t.first - N) * D : grad_x + (b * N + t.first) * D;
+          write(tile(b, k % schedule_.count()), D, points_.stride, tangent, out);
+        }
+      }
+    });
+  }
+
+  Isa isa_;
+  ParallelFor run_;
+  const PointPairs& pairs_;
+  KernelGradients gradients_;
+  PairSchedule schedule_;
+  PackFunctions<S, T> functions_;
+  PackedPoints<T> points_;
+  Buffer<T> norms_, along_norms_;
+  std::optional<PackedPoints<T>> along_;
+  Buffer<double> sums_, w_sums_;
+};
+
+// Calls f with a Sweep in float for everything but double, and in double where float has too few digits.
+template <class F>
+void with_sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const void* along_x,
+                const void* along_y, bool tangent, const KernelGradients& gradients, const F& f) {
+  with_type(pairs.dtype, [&](auto type) {
+    using S = decltype(type);
+    const S* u = static_cast<const S*>(along_x);
+    const S* v = static_cast<const S*>(along_y);
+    if constexpr (!std::is_same_v<S, double>) {
+      Sweep<S, float> sweep(isa, run, pairs, u, v, tangent, gradients);
+      if (sweep.is_exact_enough(mixture)) {
+        return f(sweep);
+      }
+    }
+    Sweep<S, double> sweep(isa, run, pairs, u, v, tangent, gradients);
+    f(sweep);
+  });
+}
+
+}  // namespace
+
+void kernel_sums(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture,
+                 const double* weights, double* sums, double* theta_sums, const KernelGradients& gradients) {
+  with_sweep(isa, run, pairs, mixture, nullptr, nullptr, false, gradients, [&](auto& sweep) {
+    using Mode = PairMode;
+    const bool has_gradient = gradients.x != nullptr || gradients.y != nullptr, has_theta = theta_sums != nullptr;
+    if (has_gradient) {
+      has_theta ? sweep.template sweep<Mode::gradients, true>(mixture, weights, sums, theta_sums)
+                : sweep.template sweep<Mode::gradients, false>(mixture, weights, sums, theta_sums);
+    } else {
+      has_theta ? sweep.template sweep<Mode::values, true>(mixture, weights, sums, theta_sums)
+                : sweep.template sweep<Mode::values, false>(mixture, weights, sums, theta_sums);
+    }
+  });
+}
+
+void kernel_sums_tangent(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture,
+                         const void* along_x, const void* along_y, const double* weights, double* sums,
+                         double* theta_sums, const KernelGradients& gradients) {
+  with_sweep(isa, run, pairs, mixture, along_x, along_y, true, gradients, [&](auto& sweep) {
+    using Mode = PairMode;
+    theta_sums != nullptr ? sweep.template sweep<Mode::tangents, true>(mixture, weights, sums, theta_sums)
+                          : sweep.template sweep<Mode::tangents, false>(mixture, weights, sums, theta_sums);
+  });
+}
+
+}  // namespace wgk

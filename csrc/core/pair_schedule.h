@@ -1,0 +1,73 @@
+// Which pairs of points belong to a range of rows, and in which order their tiles are visited.
+//
+// Points are counted [x; y], rows 0 to N + M. Row i owns the pairs (i, j), j > i, so that ranges of rows share the
+// pairs out, each once. Tiles are visited in rounds, and no two tiles of a round share a row or column of tiles
+// (as teams meet in a tournament): a round's tiles can add to the same accumulators at the same time, and every
+// accumulator gets its terms in the order of the rounds, for any number of threads.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "kernel_pairs.h"
+
+namespace wgk {
+
+struct Tile {
+  int64_t first, count;  // rows of [x; y]
+  bool of_y;
+};
+
+struct TilePair {
+  int64_t i, j;  // tiles, i <= j
+};
+
+class PairSchedule {
+ public:
+  PairSchedule(int64_t N, int64_t M, int64_t begin, int64_t end) {
+    add_tiles(begin, std::min(end, N), false);
+    add_tiles(std::max(begin, N), end, true);
+    owned_ = count();
+    add_tiles(end, N, false);
+    add_tiles(std::max(end, N), N + M, true);
+  }
+
+  const std::vector<Tile>& tiles() const { return tiles_; }
+  int64_t count() const { return static_cast<int64_t>(tiles_.size()); }
+  int64_t rounds() const { return owned_ == 0 ? 0 : owned_ + (others() == 0 ? 0 : std::max(owned_, others())); }
+
+  // The pairs of tiles in a round, at most max_pairs().
+  int64_t pairs(int64_t round) const {
+    if (round >= owned_) {
+      return std::min(owned_, others());
+    }
+    return owned_ / 2 + (owned_ % 2 == 0 && round % 2 == 1 ? 0 : 1);
+  }
+  int64_t max_pairs() const { return owned_ / 2 + 1 + std::min(owned_, others()); }
+
+  TilePair pair(int64_t round, int64_t k) const {
+    if (round < owned_) {  // i + j = round, modulo the number of tiles
+      const int64_t i = ((round + 1) / 2 + k) % owned_, j = (round / 2 - k + owned_) % owned_;
+      return {std::min(i, j), std::max(i, j)};
+    }
+    round -= owned_;
+    if (owned_ <= others()) {
+      return {k, owned_ + (k + round) % others()};
+    }
+    return {(k + round) % owned_, owned_ + k};
+  }
+
+ private:
+  int64_t others() const { return count() - owned_; }
+
+  void add_tiles(int64_t begin, int64_t end, bool of_y) {
+    for (; begin < end; begin += kTile) {
+      tiles_.push_back({begin, std::min(kTile, end - begin), of_y});
+    }
+  }
+
+  std::vector<Tile> tiles_;
+  int64_t owned_;
+};
+
+}  // namespace wgk

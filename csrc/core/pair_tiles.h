@@ -1,0 +1,165 @@
+// Matrix products on tiles of at most kTile x kTile pairs of points, in registers. Included after simd.h, hence once
+// per instruction set and without a guard. T is float or double.
+//
+// Packed points of a tile: `rows` [kTile, stride], padded with zeros, and `panels` [kTile / kPanel<T>, D, kPanel<T>],
+// the same numbers the other way round. stride is a whole number of vectors, at least D.
+
+namespace wgk {
+namespace WGK_ISA {
+
+// The block of results that is kept in registers, of which there are 16, and 32 with AVX-512.
+inline constexpr int kBlockRows = WGK_VECTOR_BYTES == 64 ? 8 : 6, kBlockVectors = 2;
+template <class T>
+inline constexpr int kPanel = kBlockVectors* kLanes<T>;
+static_assert(kTile % kBlockRows == 0 && kTile % kPanel<float> == 0 && kTile % kPanel<double> == 0);
+
+inline constexpr int64_t kFeatureBlock = 512;  // products of more features than this are summed block by block
+
+// sums[r][v] = sum_k a[r * row_step + k * step] * b[k * b_step + v * lanes], all in registers.
+template <class T, int vectors>
+WGK_INLINE void multiply_block(const T* a, int64_t row_step, int64_t step, const T* b, int64_t b_step, int64_t count,
+                               Vector<T> (&sums)[kBlockRows][vectors]) {
+#pragma GCC unroll 8
+  for (int r = 0; r < kBlockRows; ++r) {
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      sums[r][v] = Vector<T>{};
+    }
+  }
+  for (int64_t k = 0; k < count; ++k) {
+    Vector<T> right[vectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < vectors; ++v) {
+      right[v] = load(b + k * b_step + v * kLanes<T>);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kBlockRows; ++r) {
+      const Vector<T> left = splat<Vector<T>>(a[r * row_step + k * step]);
+#pragma GCC unroll 2
+      for (int v = 0; v < vectors; ++v) {
+        sums[r][v] = fma(left, right[v], sums[r][v]);
+      }
+    }
+  }
+}
+
+// out[i][j] (+)= sum_d rows[i][d] * panels[j][d], for whole blocks that cover count_i x count_j; out: [kTile, kTile].
+template <class T>
+void tile_dots(const T* rows, int64_t stride, int64_t count_i, const T* panels, int64_t count_j, int64_t D, bool add,
+               T* out) {
+  for (int64_t begin = 0; begin < D || begin == 0; begin += kFeatureBlock, add = true) {
+    const int64_t features = std::min(kFeatureBlock, D - begin);
+    for (int64_t i = 0; i < count_i; i += kBlockRows) {
+      for (int64_t j = 0; j < count_j; j += kPanel<T>) {
+        Vector<T> sums[kBlockRows][kBlockVectors];
+        multiply_block<T, kBlockVectors>(rows + i * stride + begin, stride, 1, panels + j * D + begin * kPanel<T>,
+                                         kPanel<T>, features, sums);
+        for (int r = 0; r < kBlockRows; ++r) {
+          for (int v = 0; v < kBlockVectors; ++v) {
+            T* at = out + (i + r) * kTile + j + v * kLanes<T>;
+            store(at, add ? load(at) + sums[r][v] : sums[r][v]);
+          }
+        }
+      }
+    }
+  }
+}
+
+WGK_INLINE void add_to(double* sums, vdouble v) { store(sums, load(sums) + v); }
+WGK_INLINE void add_to(double* sums, vfloat v) {
+  vdouble wide[2] = {load(sums), load(sums + kDoubles)};
+  widen_to(wide, v);
+  store(sums, wide[0]);
+  store(sums + kDoubles, wide[1]);
+}
+
+template <bool transposed, class T, int vectors>
+WGK_INLINE void weigh_block(const T* w, int64_t count, const T* rows, int64_t stride, double* sums) {
+  Vector<T> block[kBlockRows][vectors];
+  multiply_block<T, vectors>(w, transposed ? 1 : kTile, transposed ? kTile : 1, rows, stride, count, block);
+  for (int r = 0; r < kBlockRows; ++r) {
+    for (int v = 0; v < vectors; ++v) {
+      add_to(sums + r * stride + v * kLanes<T>, block[r][v]);
+    }
+  }
+}
+
+// sums[i][:] += sum_k w[i][k] * rows[k][:], or w[k][i] if transposed; i < count_i (rounded up to whole blocks),
+// k < count_k. w: [kTile, kTile], rows: [kTile, stride], sums: [kTile, stride].
+template <bool transposed, class T>
+void tile_weigh(const T* w, int64_t count_i, int64_t count_k, const T* rows, int64_t stride, double* sums) {
+  constexpr int64_t kNext = transposed ? 1 : kTile;
+  int64_t d = 0;
+  for (; d + kPanel<T> <= stride; d += kPanel<T>) {
+    for (int64_t i = 0; i < count_i; i += kBlockRows) {
+      weigh_block<transposed, T, kBlockVectors>(w + i * kNext, count_k, rows + d, stride, sums + i * stride + d);
+    }
+  }
+  if (d < stride) {
+    for (int64_t i = 0; i < count_i; i += kBlockRows) {
+      weigh_block<transposed, T, 1>(w + i * kNext, count_k, rows + d, stride, sums + i * stride + d);
+    }
+  }
+}
+
+// ---- packing
+
+template <class S>
+WGK_INLINE vdouble load_some(const S* p, int64_t count) {
+  if (count >= kDoubles) {
+    return load_doubles(p);
+  }
+  S some[kDoubles] = {};
+  std::memcpy(some, p, count * sizeof(S));
+  return load_doubles(some);
+}
+
+// sums[d] += sum over rows of points [count, D], in the order of the rows. sums has room for a whole vector more.
+template <class S>
+void add_rows(const S* points, int64_t count, int64_t D, double* sums) {
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t d = 0; d < D; d += kDoubles) {
+      add_to(sums + d, load_some(points + i * D + d, D - d));
+    }
+  }
+}
+
+// Rows of a tile: count points [count, D], less `origin`, and zeros behind them.
+template <class S, class T>
+void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
+  std::memset(rows, 0, kTile * stride * sizeof(T));
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t d = 0; d < D; d += kDoubles) {
+      const vdouble centred = load_some(points + i * D + d, D - d) - load(origin + d);
+      const auto rounded = __builtin_convertvector(centred, vec<T, kDoubles>);
+      std::memcpy(rows + i * stride + d, &rounded, std::min<int64_t>(kDoubles, D - d) * sizeof(T));
+    }
+  }
+}
+
+// The panels of a tile from its rows.
+template <class T>
+void pack_panels(const T* rows, int64_t stride, int64_t D, T* panels) {
+  for (int64_t j = 0; j < kTile; j += kPanel<T>, panels += D * kPanel<T>) {
+    for (int64_t d = 0; d < D; ++d) {
+      for (int64_t k = 0; k < kPanel<T>; ++k) {
+        panels[d * kPanel<T> + k] = rows[(j + k) * stride + d];
+      }
+    }
+  }
+}
+
+// out[i] = sum_d a[i][d] * b[i][d] in double, rounded once.
+template <class T>
+void tile_row_dots(const T* a, const T* b, int64_t count, int64_t stride, T* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    vdouble sums{};
+    for (int64_t d = 0; d < stride; d += kDoubles) {
+      sums += load_doubles(a + i * stride + d) * load_doubles(b + i * stride + d);
+    }
+    out[i] = static_cast<T>(sum_lanes(sums));
+  }
+}
+
+}  // namespace WGK_ISA
+}  // namespace wgk

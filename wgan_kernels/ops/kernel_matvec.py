@@ -1,0 +1,139 @@
+"""kernel_matvec: kernel matrices times vectors, without the matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from .. import _backend
+from ..reference import kernel_matvec as reference
+from . import _schemas
+from ._autograd import differentiable
+from .kernel_sums import _WORK_PER_CALL, _as_tensors
+
+# Which of k, dk/ds, d2k/ds2, dk/dt, d2k/dsdt, d2k/dt2 a product is with (KernelTerm in csrc/core/kernel_matvec.h), and
+# what each becomes when it is differentiated by s, the squared distance, and by t, the kernel's parameter.
+_K, _BY_S, _BY_T = 0, {0: 1, 1: 2, 3: 4}, {0: 3, 1: 4, 3: 5}
+
+
+def _fake(x: Tensor, y: Tensor, v: Tensor, *settings: Any) -> Tensor:
+    begin, end = settings[-3:-1]
+    rows = (x.shape[-2] if end < 0 else end) - begin
+    return v.new_empty((*x.shape[:-2], rows, v.shape[-1]))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.settings = inputs[5:]
+    ctx.save_for_backward(*inputs[:5])
+
+
+def _derived(terms: dict[int, int], term: int) -> int:
+    if term not in terms:
+        raise NotImplementedError("wgan_kernels: third derivatives of kernel_matvec are not supported")
+    return terms[term]
+
+
+def _grad_points(points: Tensor, others: Tensor, by_points: Tensor, by_others: Tensor, product: Any) -> Tensor:
+    """sum_jp by_points_ip k'(s_ij) by_others_jp 2 (points_i - others_j), from products with the matrix k'."""
+    # Differences do not change under a shift, and far from the origin they drown in the mean.
+    origin = others.mean(-2, keepdim=True).detach().to(by_others.dtype)
+    points, others = points.to(origin.dtype) - origin, others.to(origin.dtype) - origin
+    P, D = by_others.shape[-1], others.shape[-1]
+    columns = (by_others[..., :, None] * others[..., None, :]).flatten(-2)
+    slopes = product(torch.cat([by_others, columns], -1))
+    moments = slopes[..., P:].unflatten(-1, (P, D))
+    along = (by_points * slopes[..., :P]).sum(-1, keepdim=True)
+    return 2 * (points * along - (by_points[..., None] * moments).sum(-2))
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, y, v, weights, params = ctx.saved_tensors
+    kinds, term, begin, end, diagonal = ctx.settings
+    needs_x, needs_y, needs_v, needs_weights, needs_params = ctx.needs_input_grad[:5]
+    rows = x.shape[-2]
+    if (begin, end) not in ((0, -1), (0, rows)):
+        grad = pad(grad, (0, 0, begin, rows - (rows if end < 0 else end)))
+
+    def product(a: Tensor, b: Tensor, columns: Tensor, kind: int, each: Tensor = weights) -> Tensor:
+        return _kernel_matvec(a, b, columns, each, params, kinds, kind, 0, -1, diagonal)
+
+    grads: list[Tensor | None] = [None] * 5
+    if needs_x:
+        slope = _derived(_BY_S, term)
+        grads[0] = _grad_points(x, y, grad, v, lambda columns: product(x, y, columns, slope)).to(x.dtype)
+    if needs_y:
+        slope = _derived(_BY_S, term)
+        grads[1] = _grad_points(y, x, v, grad, lambda columns: product(y, x, columns, slope)).to(y.dtype)
+    if needs_v:
+        grads[2] = product(y, x, grad, term)
+    components = torch.eye(len(kinds), dtype=weights.dtype, device=weights.device)
+    if needs_weights:
+        each = [(product(x, y, v, term, one) * grad).sum(dtype=torch.float64) for one in components]
+        grads[3] = torch.stack(each)
+    if needs_params:
+        bend = _derived(_BY_T, term)
+        each = [(product(x, y, v, bend, one) * grad).sum(dtype=torch.float64) for one in components]
+        grads[4] = pad((torch.stack(each) * weights)[:, None], (0, params.shape[1] - 1))
+    return *grads, None, None, None, None, None
+
+
+_operator = torch.ops.wgan_kernels.kernel_matvec.default
+
+
+def _by_ranges(*args: Any) -> Tensor:
+    """The operator as eager callers run it: a large one in several calls, between which Python hears an interrupt."""
+    x, y, v, (begin, end, diagonal) = args[0], args[1], args[2], args[-3:]
+    end = x.shape[-2] if end < 0 else end
+    problems = x.shape[0] if x.dim() == 3 else 1
+    work = problems * (end - begin) * y.shape[-2] * (x.shape[-1] + v.shape[-1] + 8)
+    calls = min(int(work / _WORK_PER_CALL) + 1, max(end - begin, 1))
+    if calls == 1:
+        return _operator(*args)
+    cuts = [begin + (end - begin) * call // calls for call in range(calls + 1)]
+    return torch.cat([_operator(*args[:-3], *rows, diagonal) for rows in zip(cuts, cuts[1:])], -2)
+
+
+torch.library.register_fake("wgan_kernels::kernel_matvec", _fake, lib=_schemas.LIBRARY)
+_kernel_matvec = differentiable("kernel_matvec", _setup_context, _backward, _by_ranges)
+
+
+def kernel_matvec(
+    x: Tensor,
+    y: Tensor,
+    v: Tensor,
+    kinds: Sequence[str],
+    params: Tensor | tuple[float, ...],
+    weights: Tensor | None = None,
+    *,
+    diagonal: bool = True,
+    begin: int = 0,
+    end: int = -1,
+) -> Tensor:
+    """Kernel matrices times vectors: out_ip = sum_j K_ij v_jp with K_ij = sum_c weights_c k_c(x_i, y_j).
+
+    Args:
+        x: (N, D), or (B, N, D) for B problems at once, float64, float32, bfloat16 or float16.
+        y: (M, D) or (B, M, D) of the same dtype and device.
+        v: (M, P) or (B, M, P): weights of points, signs of a permutation, members of subsets, one vector a column.
+        kinds, params: as for kernel_sums.
+        weights: (C,) float64; None takes 1 for each component.
+        diagonal: count the pairs (i, i); False is for y = x.
+        begin, end: the rows of x to compute; end -1 means to the last.
+
+    Returns:
+        (end - begin, P) or (B, end - begin, P), float64 for float64 points, else float32.
+
+    Differentiable twice by x, y, v, weights and params. Sums run in float64 in a fixed order: the same input gives the
+    same bits for any number of threads.
+    """
+    codes, params, _ = _as_tensors(kinds, params, ())
+    weights = torch.ones(len(codes), dtype=torch.float64) if weights is None else weights
+    v = v.to(torch.promote_types(x.dtype, torch.float32))
+    if not _backend.is_native(x):
+        weights, params = weights.to(x.device), params.to(x.device)
+        return reference.kernel_matvec(x, y, v, weights, params, kinds, begin, end, diagonal)
+    return _kernel_matvec(x, y, v, weights, params, codes, _K, begin, end, diagonal)
