@@ -5,45 +5,55 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 SOURCES := setup.py pyproject.toml $(wildcard csrc/*/*)
+# What was asked for and found is in the stamps' names, so that another torch, or a compiler installed since, counts.
+COMPILER := $(notdir $(firstword $(shell command -v $${CXX:-c++})))
+READY := .venv/ready-$(TORCH)
+INSTALLED := .venv/installed-$(TORCH)-$(or $(COMPILER),reference)
+TOOLS := .venv/test-tools
 
 .PHONY: help train test sanitize bench wheel clean
 help:
 	@sed -n 1,2p Makefile
 
-train: .venv/installed
+train: $(INSTALLED)
 	@$(BIN)/python -m wgan_kernels.info
 	$(BIN)/python -m wgan_kernels.trainer
 
-test: .venv/test-tools
+test: $(INSTALLED) $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest
 
-sanitize: .venv/test-tools
+sanitize: $(INSTALLED) $(TOOLS)
 	tests/core/sanitize.sh $(BIN)/python
 
 # Bound threads: on small machines both otherwise land on one core now and then.
-bench: .venv/test-tools
+bench: $(INSTALLED) $(TOOLS)
 	OMP_PROC_BIND=true $(BIN)/python -m pytest benchmarks
 
-wheel: .venv/installed
+wheel: $(INSTALLED)
 	$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+	@$(BIN)/python -m zipfile -l dist/wgan_kernels-*.whl | grep -q _C.abi3.so || \
+	  { echo "The wheel has no compiled library: see $(BIN)/python -m wgan_kernels.info"; exit 1; }
 
-.venv/ready:
+$(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or newer is needed: apt-get install python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo "venv is needed: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(PIP) --upgrade pip "setuptools>=77" wheel ninja
+	$(PIP) --upgrade pip "setuptools>=77" wheel ninja numpy
 	$(PIP) "$(TORCH)"
+	@rm -f .venv/ready-* .venv/installed-*
 	@touch $@
 
-.venv/installed: .venv/ready $(SOURCES)
-	@command -v "$${CXX:-c++}" >/dev/null || \
+$(INSTALLED): $(READY) $(SOURCES)
+	@test -n "$(COMPILER)" || \
 	  echo "No C++ compiler: everything will run on plain PyTorch. For the kernels: apt-get install g++"
 	$(PIP) --no-build-isolation --editable ".[trainer]"
 	@touch $@
 
-.venv/test-tools: .venv/installed
+$(TOOLS): $(READY) pyproject.toml
+	@$(PYTHON) -c 'import os, sysconfig as s; exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
+	  { echo "The headers of Python are needed: apt-get install python3-dev"; exit 1; }
 	$(PIP) --group test
 	@touch $@
 

@@ -12,6 +12,7 @@ from glob import glob
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 PACKAGE = Path(__file__).parent / "wgan_kernels"
 DEBUG = os.environ.get("DEBUG", "0") == "1"
@@ -51,6 +52,7 @@ def library():
     return cpp_extension.CppExtension(
         "wgan_kernels._C",
         sorted(glob("csrc/core/*.cpp") + glob("csrc/torch/*.cpp")),
+        depends=sorted(glob("csrc/*/*.h")),
         py_limited_api=True,
         define_macros=[("TORCH_TARGET_VERSION", TORCH_TARGET_VERSION)],
         extra_compile_args={"cxx": flags},
@@ -60,6 +62,9 @@ def library():
 
 def report(package, error=None):
     """Leaves beside the library what it was built with, or why it was not; build_info() reads it."""
+    if error:
+        # One of an earlier build would be loaded under operators that may have changed since.
+        (package / "_C.abi3.so").unlink(missing_ok=True)
     build = {"compiler": compiler(), "torch": torch_version, "cuda": None}
     text = json.dumps({**build, **({"error": error} if error else {})}, indent=1)
     package.mkdir(parents=True, exist_ok=True)
@@ -92,7 +97,12 @@ if missing is None:
     }
 else:
     print(f"wgan_kernels: {missing}")
-    native = {}
-    report(PACKAGE, missing)
+
+    class Report(build_py):
+        def run(self):
+            super().run()
+            report(PACKAGE if self.editable_mode else Path(self.build_lib) / "wgan_kernels", missing)
+
+    native = {"cmdclass": {"build_py": Report}}
 
 setup(**native)

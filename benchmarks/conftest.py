@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+import wgan_kernels as wk
 from benchmarks import contest, roofline
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
+    assert wk.build_info()["native"], f"there are no kernels to time: {wk.build_info()['reason']}"
     torch.manual_seed(0)
 
 

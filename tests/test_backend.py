@@ -221,3 +221,21 @@ def test_a_wrong_instruction_set_is_refused_at_the_first_use(native: None) -> No
     done = python(code, WGAN_KERNELS_ISA="sse9")
     assert done.stdout.strip() == "imported" and done.returncode != 0
     assert "WGAN_KERNELS_ISA must be plain, avx2 or avx512, got sse9" in done.stderr
+
+
+def test_forward_mode_gives_the_tangents_that_the_reference_has() -> None:
+    """The compiled operators have no forward-mode formula, and would lose the tangents without an error."""
+    x, u, z = torch.randn(4, 3), torch.randn(4, 3), torch.randn(5, 3)
+    functions = {
+        "norm_penalty": wk.norm_penalty,
+        "interpolate": lambda x: wk.interpolate(x, x + 1, torch.rand(4, generator=torch.Generator().manual_seed(0))),
+        "mmd2": lambda x: wk.mmd2(x, z.to(x.dtype), wk.kernels.RBF(1.0)),
+    }
+    for name, function in functions.items():
+        with torch.autograd.forward_ad.dual_level():
+            out = function(torch.autograd.forward_ad.make_dual(x, u))
+            tangent = torch.autograd.forward_ad.unpack_dual(out).tangent
+        assert tangent is not None, name
+        step = 1e-3
+        difference = (function(x.double() + step * u.double()) - function(x.double() - step * u.double())) / (2 * step)
+        assert torch.allclose(tangent.double(), difference.double(), rtol=1e-3, atol=1e-4), name

@@ -201,3 +201,15 @@ def test_wrong_settings_are_refused(make: Any) -> None:
     x = torch.ones(2, 4)
     with pytest.raises(TypeError, match="weight|wieght"):
         make()(network(), x, x)
+
+
+def test_the_state_of_a_plain_rmsprop_can_be_taken_over() -> None:
+    params = list(network().parameters())
+    plain = torch.optim.RMSprop(params, lr=0.1)
+    params[0].grad = torch.ones_like(params[0])
+    plain.step()
+    clipped = ClippedRMSprop(params, clip=0.02)
+    clipped.load_state_dict(plain.state_dict())
+    clipped.step()
+    assert clipped.param_groups[0]["lr"] == 0.1
+    assert all(param.abs().max() <= 0.02 for param in params)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -144,3 +145,14 @@ def test_unknown_instruction_set_is_refused(native, isa: str) -> None:
         check=False,
     )
     assert done.returncode != 0 and "WGAN_KERNELS_ISA must be plain, avx2 or avx512" in done.stderr
+
+
+def test_source_distribution_can_be_compiled(source: Path, tmp_path: Path) -> None:
+    for name in ("MANIFEST.in", "CMakeLists.txt", "Makefile"):
+        shutil.copy(ROOT / name, source / name)
+    run(sys.executable, "setup.py", "-q", "sdist", "-d", str(tmp_path), cwd=source)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*") if path.is_file()}
+    assert needed <= held, needed - held
+    assert not [name for name in held if name.endswith((".so", "_build.json"))]

@@ -61,8 +61,13 @@ def is_transformed() -> bool:
 
 def is_native(tensor: Tensor) -> bool:
     """Whether the compiled library serves a call on tensors like this one."""
-    if _current == "reference" or torch._C._are_functorch_transforms_active():
-        # A registered operator under torch.func raises; the reference can be transformed like any torch function.
+    if (
+        _current == "reference"
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+    ):
+        # A registered operator raises under torch.func, and loses the tangents of forward-mode differentiation; the
+        # reference can be transformed like any torch function.
         return False
     if tensor.is_cpu and _extension.LOAD_ERROR is None:
         return True

@@ -38,6 +38,11 @@ class ClippedRMSprop(torch.optim.RMSprop):
         for group in self.param_groups:
             group.setdefault("clip", clip)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # those of a torch.optim.RMSprop have no clip
+            group.setdefault("clip", self.defaults["clip"])
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if "clip" in param_group:
             _checks.positive("clip", param_group["clip"])

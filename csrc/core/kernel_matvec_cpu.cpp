@@ -41,7 +41,7 @@ class Product {
     const Buffer<double> sums(tasks * size);
     const double work = kTile * std::min(kTile, p_.M) * (2.0 * p_.D + 2.0 * p_.P + 16.0 * mixture.C) *
                         static_cast<double>(count() - rows_) / std::max<int64_t>(1, parts);
-    parallel_for(run_, tasks, static_cast<int64_t>(kThreadWork / work), [&](int64_t begin, int64_t end) {
+    parallel_for(run_, tasks, static_cast<int64_t>(kThreadWork / std::max(work, 1.0)), [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t part = task % parts, t = task / parts % rows_, b = task / parts / rows_;
         std::fill_n(sums.get() + task * size, size, 0.0);

@@ -1,7 +1,9 @@
 #include "weight_clip.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #define WGK_KERNELS "weight_clip_kernels.h"

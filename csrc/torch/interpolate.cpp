@@ -11,7 +11,7 @@ Tensor interpolate_cpu(Tensor real, Tensor fake, Tensor mix) {
                       fake.numel() == real.numel() && mix.numel() == batch(real),
                   "wgan_kernels::interpolate: real, fake and mix do not fit together");
   const auto [real_rows, fake_rows] = matching_rows<2>({real, fake});
-  const Tensor mix_row = torch::stable::contiguous(mix);
+  const Tensor mix_row = dense(mix);
   Tensor out = torch::stable::empty_like(real_rows);
   interpolate(cpu_isa(), torch_threads, dtype, batch(real), features(real), real_rows.data_ptr(), fake_rows.data_ptr(),
               mix_row.data_ptr(), out.data_ptr());

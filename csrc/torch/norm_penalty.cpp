@@ -39,8 +39,8 @@ Tensor norm_penalty_backward_cpu(Tensor grad_value, Tensor grad, Tensor norms, d
   const NormPenalty penalty = settings(target, one_sided, reduction, weight);
   check_fit(grad_value, grad, norms, penalty);
   const auto [rows] = matching_rows<1>({grad});
-  const Tensor dense_grad_value = torch::stable::contiguous(grad_value);
-  const Tensor dense_norms = torch::stable::contiguous(norms);
+  const Tensor dense_grad_value = dense(grad_value);
+  const Tensor dense_norms = dense(norms);
   Tensor grad_x = torch::stable::empty_like(rows);
   norm_penalty_backward(cpu_isa(), torch_threads, dtype_of(grad), penalty, batch(grad), features(grad),
                         dense_grad_value.data_ptr(), rows.data_ptr(),
@@ -56,8 +56,8 @@ std::tuple<Tensor, Tensor> norm_penalty_double_backward_cpu(Tensor grad_grad_x, 
   STD_TORCH_CHECK(grad_grad_x.scalar_type() == grad.scalar_type() && grad_grad_x.numel() == grad.numel(),
                   "wgan_kernels::norm_penalty_double_backward: grad_grad_x does not fit grad");
   const auto [rows, grad_rows] = matching_rows<2>({grad, grad_grad_x});
-  const Tensor dense_grad_value = torch::stable::contiguous(grad_value);
-  const Tensor dense_norms = torch::stable::contiguous(norms);
+  const Tensor dense_grad_value = dense(grad_value);
+  const Tensor dense_norms = dense(norms);
   Tensor grad_grad_value = torch::stable::empty_like(dense_grad_value);
   Tensor grad_x = torch::stable::empty_like(rows);
   norm_penalty_double_backward(cpu_isa(), torch_threads, dtype_of(grad), penalty, batch(grad), features(grad),

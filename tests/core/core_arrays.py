@@ -33,6 +33,7 @@ POISON = 0xFF  # a byte; repeated, a NaN in each of the dtypes
 
 # ---- formats
 
+
 @lru_cache
 def half_values(dtype: str) -> np.ndarray:
     """The values of all 65536 bit patterns, as float64, by the definition of the format."""
@@ -71,6 +72,7 @@ def to_values(stored: np.ndarray, dtype: str) -> np.ndarray:
 
 
 # ---- arrays
+
 
 def place(values, dtype: str, shift: int = 0) -> np.ndarray:
     """Values in storage, `shift` elements into memory that ends with them: a sanitizer sees a read past the end."""
@@ -122,6 +124,7 @@ def assert_close(actual: np.ndarray, expected, magnitude, dtype: str, message: s
 
 
 # ---- threads
+
 
 def runs(core, isa: str) -> list:
     """One thread; two as a caller's pool would split; three and seven in ranges as fine as can be."""

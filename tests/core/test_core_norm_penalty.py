@@ -48,8 +48,8 @@ class Oracle:
         self.factor = weight / max(self.B, 1) if self.reduction == "mean" else weight
         self.safe = np.where(self.norms == 0, 1, self.norms)
         # The gradient of a sample's penalty is first * x.
-        self.first = np.full(self.B, 2.0) if self.target == 0 else np.where(
-            self.norms == 0, 0, 2 * self.excess / self.safe
+        self.first = (
+            np.full(self.B, 2.0) if self.target == 0 else np.where(self.norms == 0, 0, 2 * self.excess / self.safe)
         )
 
     def reduce(self, per_sample):
@@ -154,7 +154,9 @@ def test_double_backward(core, isa, dtype):
         u = place(3 * oracle.x + 0.5 * rng.normal(size=grad.shape) / np.sqrt(max(grad.shape[1], 1)), dtype, shift)
         arguments = dtype, penalty, u, grad_value, grad, oracle.norms, shift
         grad_grad_value, grad_x = for_any_threads(
-            core, isa, lambda run: double_backward(core, run, *arguments)  # noqa: B023
+            core,
+            isa,
+            lambda run: double_backward(core, run, *arguments),  # noqa: B023
         )
         expected, expected_x = oracle.double_backward(to_values(u, dtype), grad_value.astype(np.float64))
         assert_sums_close(grad_grad_value, *expected, message)
@@ -232,11 +234,15 @@ def test_tiny_gradients(core, isa, dtype, norm):
         unit = oracle.norms[:, None] if norm > 1e-36 else 1  # the results for a unit u overflow below
         u = place(3 * oracle.x / unit, dtype)
         (grad_x,) = for_any_threads(
-            core, isa, lambda run: backward(core, run, dtype, penalty, grad_value, grad, oracle.norms)  # noqa: B023
+            core,
+            isa,
+            lambda run: backward(core, run, dtype, penalty, grad_value, grad, oracle.norms),  # noqa: B023
         )
         assert_close(grad_x, *oracle.gradient(np.ones(1)), dtype, f"backward, D {D}")
         grad_grad_value, grad_x = for_any_threads(
-            core, isa, lambda run: double_backward(core, run, dtype, penalty, u, grad_value, grad, oracle.norms)  # noqa: B023
+            core,
+            isa,
+            lambda run: double_backward(core, run, dtype, penalty, u, grad_value, grad, oracle.norms),  # noqa: B023
         )
         expected, expected_x = oracle.double_backward(to_values(u, dtype), np.ones(1))
         assert_sums_close(grad_grad_value, *expected, f"D {D}")

@@ -4,8 +4,17 @@ import numpy as np
 import pytest
 from core_arrays import DTYPES, HALVES, QUICK, STORAGE, assert_same_bits, half_values, runs, to_storage, to_values
 
-BOUNDS = [(-0.01, 0.01), (0.1, 0.1), (0.0, 1.0), (-1.0, -0.0), (-np.inf, 0.3), (-1e39, 1e39), (-np.inf, np.inf),
-          (-6e-8, 1e-40), (1.5, 2.5)]
+BOUNDS = [
+    (-0.01, 0.01),
+    (0.1, 0.1),
+    (0.0, 1.0),
+    (-1.0, -0.0),
+    (-np.inf, 0.3),
+    (-1e39, 1e39),
+    (-np.inf, np.inf),
+    (-6e-8, 1e-40),
+    (1.5, 2.5),
+]
 SPECIAL = [0.0, -0.0, np.nan, -np.nan, np.inf, -np.inf, 0.01, -0.01, 0.1, 1.0, 1e-7, -1e-7, 1e-41, -1e-41, 7e4, -3e38]
 
 # Views that leave gaps, in memory of their own: (elements of memory, view of them).

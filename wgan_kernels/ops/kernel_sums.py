@@ -190,6 +190,7 @@ _kernel_sums_double_backward = differentiable(
     _by_ranges(_operators.kernel_sums_double_backward.default, 4, 7),
 )
 
+
 def _as_tensors(kinds: Sequence[str], params: Any, weights: Any) -> tuple[list[int], Tensor, Tensor]:
     """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C)."""
     if not isinstance(params, Tensor):

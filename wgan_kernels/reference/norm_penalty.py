@@ -19,9 +19,7 @@ def safe_sqrt(squared: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, squared, 1.0).sqrt(), squared.detach())
 
 
-def norm_penalty(
-    grad: Tensor, target: float, one_sided: bool, reduction: str, weight: float
-) -> tuple[Tensor, Tensor]:
+def norm_penalty(grad: Tensor, target: float, one_sided: bool, reduction: str, weight: float) -> tuple[Tensor, Tensor]:
     """weight * reduce((norm - target)^2) in float32 or float64, and the norms (B,) in float64."""
     squared = squared_norms(grad)
     norms = safe_sqrt(squared)

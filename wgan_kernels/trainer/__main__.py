@@ -20,7 +20,9 @@ try:
     from .results import Results, prepare, save, save_metrics, summary
     from .verification import Verifier
 except ModuleNotFoundError as error:
-    sys.exit(f"wgan-train needs {error.name}: pip install 'wgan_kernels[trainer]'")
+    if error.name not in ("matplotlib", "numpy", "sklearn", "tqdm"):
+        raise
+    sys.exit(f"wgan-train needs {error.name}: install the package with its [trainer] extra")
 
 EXIT_CODES = {"finished": 0, "verification failed": 1, "diverged": 1, "interrupted": 130}
 

@@ -95,6 +95,11 @@ def _plain(config: Config) -> dict[str, Any]:
     return {**asdict(config), "out": str(config.out)}
 
 
+def _finite(value: float) -> float | None:
+    """JSON has no NaN, which is what a diverged generator comes to."""
+    return value if math.isfinite(value) else None
+
+
 def _metrics(results: Results) -> dict[str, Any]:
     record, verifier = results.record, results.verifier
     return {
@@ -107,12 +112,11 @@ def _metrics(results: Results) -> dict[str, Any]:
         "steps": results.training.step_count,
         "seconds": record.seconds,
         "bandwidth": results.judge.bandwidth,
-        # JSON has no NaN, which is what a diverged generator comes to.
-        "mmd2": {name: value if math.isfinite(value) else None for name, value in results.mmd2.items()},
+        "mmd2": {name: _finite(value) for name, value in results.mmd2.items()},
         "verification": {"checks": verifier.checks, "tolerance": TOLERANCE, "worst": asdict(verifier.worst)},
         "comparison": asdict(results.comparison) if results.comparison else None,
         "history": record.history,
-        "mmd2_history": [[step, value] for step, value in record.mmd2.items()],
+        "mmd2_history": [[step, _finite(value)] for step, value in record.mmd2.items()],
     }
 
 
