@@ -15,7 +15,7 @@ from tolerances import assert_as_good_as_torch, assert_same_by_another_route
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from wgan_kernels import mmd2, nn
+from wgan_kernels import mmd2, nn, use_backend
 from wgan_kernels.kernels import RBF, InverseMultiquadric, Kernel
 
 KERNELS = [RBF(1.3), InverseMultiquadric([0.5, 2.0, 8.0]), RBF((0.5, 1.0, 4.0))]
@@ -209,9 +209,9 @@ def test_memory_stays_small(native: None) -> None:
 import resource, torch
 from wgan_kernels import kernels, mmd2
 x, y = torch.randn(20000, 4, requires_grad=True), torch.randn(20000, 4)
-mmd2(x[:500], y[:500], kernels.RBF(1.0)).backward()
+mmd2(x[:500], y[:500], RBF(1.0)).backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-mmd2(x, y, kernels.RBF(1.0)).backward()
+mmd2(x, y, RBF(1.0)).backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -240,3 +240,39 @@ def test_kernels_check_their_numbers() -> None:
             with pytest.raises(error, match=name):
                 kernel(bad)
     assert RBF([1, 2]).params == (1.0, 2.0) and RBF([1, 2]).kinds == ("rbf", "rbf") and RBF(2.0) == RBF(2.0)
+
+
+def test_two_tight_clusters_far_apart_keep_their_digits() -> None:
+    """Centred together they stay far from the origin, where float32 has no digits left for what is within them."""
+    generator = torch.Generator().manual_seed(0)
+    x = 50 + 0.01 * torch.randn(40, 1, generator=generator)
+    y = -50 + 0.01 * torch.randn(30, 1, generator=generator)
+    kernel = RBF(1.0)
+    grads = []
+    for dtype in (torch.float32, torch.float64):
+        points = x.to(dtype).requires_grad_()
+        grads.append(torch.autograd.grad(mmd2(points, y.to(dtype), kernel), points)[0].double())
+    error = (grads[0] - grads[1]).abs().max() / grads[1].abs().max()
+    assert error <= 4 * torch.finfo(torch.float32).eps, error.item()
+
+
+@pytest.mark.parametrize("bandwidth", [1e-20, 1e-12, 1e21])
+def test_extreme_bandwidths_give_the_limit(bandwidth: float) -> None:
+    x = torch.randn(6, 2, generator=torch.Generator().manual_seed(0))
+    points = torch.cat([x, x[:2]]).requires_grad_()
+    value = mmd2(points, x, RBF(bandwidth))
+    (grad,) = torch.autograd.grad(value, points)
+    with use_backend("reference"):
+        doubles = points.detach().double().requires_grad_()
+        expected = mmd2(doubles, x.double(), RBF(bandwidth))
+        (expected_grad,) = torch.autograd.grad(expected, doubles)
+    assert torch.allclose(value.double(), expected, atol=1e-6)
+    assert grad.isfinite().all()
+    if bandwidth > 1:  # far below the points' spacing a gradient is rounding over bandwidth^2, whoever computes it
+        assert torch.allclose(grad.double(), expected_grad, rtol=1e-3, atol=1e-30)
+
+
+@pytest.mark.parametrize("bandwidth", [1e-170, 1e200])
+def test_a_bandwidth_whose_square_is_lost_is_refused(bandwidth: float) -> None:
+    with pytest.raises(ValueError, match="bandwidth must have a square that float64 holds"):
+        RBF(bandwidth)

@@ -42,7 +42,11 @@ class RBF(Kernel):
     bandwidth: float | Sequence[float]
 
     def __post_init__(self) -> None:
-        self._set_components("rbf", _positive_numbers("bandwidth", self.bandwidth))
+        bandwidths = _positive_numbers("bandwidth", self.bandwidth)
+        for bandwidth in bandwidths:
+            if not 1e-150 < bandwidth < 1e150:
+                raise ValueError(f"bandwidth must have a square that float64 holds, got {bandwidth}")
+        self._set_components("rbf", bandwidths)
 
 
 @dataclass(frozen=True)

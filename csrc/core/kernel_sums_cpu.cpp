@@ -49,7 +49,7 @@ class Sweep {
     const double work = std::pow(std::min(kTile, std::max(pairs_.N, pairs_.M)), 2) * (6.0 * pairs_.D + 32.0 * C);
     for (int64_t round = 0; round < schedule_.rounds(); ++round) {
       const int64_t count = schedule_.pairs(round);
-      parallel_for(run_, B * count, static_cast<int64_t>(kThreadWork / work), [&](int64_t begin, int64_t end) {
+      parallel_for(run_, B * count, static_cast<int64_t>(kThreadWork / std::max(work, 1.0)), [&](int64_t begin, int64_t end) {
         for (int64_t k = begin; k < end; ++k) {
           const int64_t b = k / count;
           const TilePair pair = schedule_.pair(round, k % count);
@@ -84,7 +84,9 @@ class Sweep {
     parallel_for(run_, tiles(), 8, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         if (has_gradient(schedule_.tiles()[k % schedule_.count()])) {
-          std::fill_n(sums_.get() + k * kTile * points_.stride, kTile * points_.stride, 0.0);
+          // As far as whole blocks of rows reach.
+          const int64_t rows = std::min(kTile, schedule_.tiles()[k % schedule_.count()].count + 8);
+          std::fill_n(sums_.get() + k * kTile * points_.stride, rows * points_.stride, 0.0);
         }
       }
     });

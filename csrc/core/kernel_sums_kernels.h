@@ -195,16 +195,19 @@ void sweep_tiles(const KernelMixture& mixture, const PairTile<T>& i, const PairT
 template <class T, class G>
 void write_gradient(const PairTile<T>& tile, int64_t D, int64_t stride, bool tangent, G* out) {
   for (int64_t i = 0; i < tile.count; ++i) {
-    for (int64_t d = 0; d < D; d += kLanes<G>) {
-      Compute<G> values[kLanes<G>];
-      for (int64_t k = 0; k < kLanes<G>; ++k) {
-        const int64_t at = i * stride + std::min(d + k, stride - 1);
-        const double along = tangent ? tile.along_w_sums[i] * tile.along_rows[at] : 0.0;
-        values[k] = static_cast<Compute<G>>(2 * (tile.w_sums[i] * tile.rows[at] + along - tile.sums[at]));
+    const double w = tile.w_sums[i], along_w = tangent ? tile.along_w_sums[i] : 0.0;
+    const T* along_rows = tangent ? tile.along_rows : tile.rows;
+    for (int64_t d = 0; d < D; d += kDoubles) {
+      const int64_t at = i * stride + d;
+      const vdouble moved = w * load_doubles(tile.rows + at) + along_w * load_doubles(along_rows + at);
+      const vdouble value = 2 * (moved - load(tile.sums + at));
+      Compute<G> lanes[kLanes<G>] = {};
+      for (int k = 0; k < kDoubles; ++k) {
+        lanes[k] = static_cast<Compute<G>>(value[k]);
       }
       G rounded[kLanes<G>];
-      store(rounded, load(values));
-      std::memcpy(out + i * D + d, rounded, std::min<int64_t>(kLanes<G>, D - d) * sizeof(G));
+      store(rounded, load(lanes));
+      std::memcpy(out + i * D + d, rounded, std::min<int64_t>(kDoubles, D - d) * sizeof(G));
     }
   }
 }

@@ -15,7 +15,7 @@ struct PackFunctions {
   int64_t lanes;  // of a vector of T
   void (*add_rows)(const S* points, int64_t count, int64_t D, double* sums);
   void (*pack_rows)(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows);
-  void (*pack_panels)(const T* rows, int64_t stride, int64_t D, T* panels);
+  void (*pack_panels)(const T* rows, int64_t count, int64_t stride, int64_t D, T* panels);
   void (*row_dots)(const T* a, const T* b, int64_t count, int64_t stride, T* out);
 };
 #define WGK_PACK_FUNCTIONS(isa, S, T)                                                                    \
@@ -70,7 +70,7 @@ struct PackedPoints {
         }
         functions.pack_rows(points == nullptr ? zeros.data() : points + first * D, tile.count, D,
                             origins.data() + k / tiles * width, stride, tile_rows(k));
-        functions.pack_panels(tile_rows(k), stride, D, tile_panels(k));
+        functions.pack_panels(tile_rows(k), tile.count, stride, D, tile_panels(k));
       }
     });
   }
@@ -95,7 +95,8 @@ Buffer<T> packed_norms(ParallelFor run, const PackFunctions<S, T>& functions, co
   return norms;
 }
 
-constexpr double kFloatDistances = 4096;  // |z|^2 over a kernel's scale up to which distances in float will do
+constexpr double kFloatDistances = 256;  // |z|^2 over a kernel's scale up to which distances in float will do
+constexpr double kFloatScales[] = {1e-30, 1e30};  // beyond these a kernel's constants leave the range of float
 
 // Whether squared distances, differences of squared norms, keep enough digits in float.
 inline bool float_distances_suffice(const float* norms, int64_t count, const KernelMixture& mixture) {
@@ -104,7 +105,8 @@ inline bool float_distances_suffice(const float* norms, int64_t count, const Ker
     largest = std::max(largest, norms[k]);
   }
   for (int64_t c = 0; c < mixture.C; ++c) {
-    if (largest > kFloatDistances * distance_scale(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c])) {
+    const double scale = distance_scale(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c]);
+    if (largest > kFloatDistances * scale || scale < kFloatScales[0] || scale > kFloatScales[1]) {
       return false;
     }
   }

@@ -124,10 +124,20 @@ void add_rows(const S* points, int64_t count, int64_t D, double* sums) {
   }
 }
 
+// As many points as whole blocks and panels of a tile with `count` points hold.
+template <class T>
+int64_t packed_count(int64_t count) {
+  constexpr int64_t kPanels = kPanel<T>, kRows = kBlockRows;
+  return std::max(ceil_div(count, kPanels) * kPanels, ceil_div(count, kRows) * kRows);
+}
+
 // Rows of a tile: count points [count, D], less `origin`, and zeros behind them.
 template <class S, class T>
 void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
-  std::memset(rows, 0, kTile * stride * sizeof(T));
+  if (stride != D) {
+    std::memset(rows, 0, count * stride * sizeof(T));
+  }
+  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t d = 0; d < D; d += kDoubles) {
       const vdouble centred = load_some(points + i * D + d, D - d) - load(origin + d);
@@ -137,10 +147,10 @@ void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, 
   }
 }
 
-// The panels of a tile from its rows.
+// The panels of a tile of `count` points from its rows.
 template <class T>
-void pack_panels(const T* rows, int64_t stride, int64_t D, T* panels) {
-  for (int64_t j = 0; j < kTile; j += kPanel<T>, panels += D * kPanel<T>) {
+void pack_panels(const T* rows, int64_t count, int64_t stride, int64_t D, T* panels) {
+  for (int64_t j = 0; j < count; j += kPanel<T>, panels += D * kPanel<T>) {
     for (int64_t d = 0; d < D; ++d) {
       for (int64_t k = 0; k < kPanel<T>; ++k) {
         panels[d * kPanel<T> + k] = rows[(j + k) * stride + d];

@@ -16,6 +16,8 @@
 #include <vector>
 
 #include "interpolate.h"
+#include "kernel_matvec.h"
+#include "kernel_sums.h"
 #include "norm_penalty.h"
 #include "weight_clip.h"
 
@@ -208,6 +210,103 @@ void bind_norm_penalty(py::module_& m) {
   });
 }
 
+// A sum of kernel functions: kinds, parameters, and weights [C] or [B, 3, C], whose meaning is the operator's.
+struct Mixture {
+  std::vector<int64_t> kinds;
+  std::vector<double> thetas, along_thetas, weights;
+
+  KernelMixture view() const {
+    check(thetas.size() == kinds.size() && (along_thetas.empty() || along_thetas.size() == kinds.size()),
+          "a kernel has the wrong number of parameters");
+    for (int64_t kind : kinds) {
+      check(0 <= kind && kind < kKernelKinds, "unknown kind of kernel");
+    }
+    return {static_cast<int64_t>(kinds.size()), kinds.data(), thetas.data(),
+            along_thetas.empty() ? nullptr : along_thetas.data()};
+  }
+};
+
+PointPairs point_pairs(DType dtype, const py::array& x, const py::array& y, int64_t begin, int64_t end,
+                       bool diagonal) {
+  check(x.ndim() == 3 && y.ndim() == 3 && x.shape(0) == y.shape(0) && x.shape(2) == y.shape(2),
+        "x and y are not [B, N, D] and [B, M, D]");
+  check(0 <= begin && begin <= end && end <= x.shape(1) + y.shape(1), "not a range of the rows");
+  return {x.shape(0), x.shape(1), y.shape(1), x.shape(2), dtype, in(x, dtype, x.size()), in(y, dtype, y.size()),
+          begin, end, diagonal};
+}
+
+// None for what is not wanted.
+void* out_or_null(py::object& array, DType dtype, int64_t count) {
+  if (array.is_none()) {
+    return nullptr;
+  }
+  py::array wanted = array.cast<py::array>();
+  return out(wanted, dtype, count);
+}
+
+void bind_kernel_sums(py::module_& m) {
+  py::class_<Mixture>(m, "Mixture")
+      .def(py::init([](std::vector<int64_t> kinds, std::vector<double> thetas, std::vector<double> weights,
+                       std::vector<double> along_thetas) {
+             return Mixture{std::move(kinds), std::move(thetas), std::move(along_thetas), std::move(weights)};
+           }),
+           py::arg("kinds"), py::arg("thetas"), py::arg("weights"), py::arg("along_thetas") = std::vector<double>());
+
+  m.def("kernel_sums", [](const Run& run, const std::string& dtype_name, const py::array& x, const py::array& y,
+                          const std::pair<int64_t, int64_t>& rows, bool diagonal, const Mixture& mixture,
+                          py::array sums, py::object theta_sums, py::object grad_x, py::object grad_y) {
+    const DType dtype = dtype_named(dtype_name);
+    const PointPairs pairs = point_pairs(dtype, x, y, rows.first, rows.second, diagonal);
+    const int64_t size = pairs.B * 3 * static_cast<int64_t>(mixture.kinds.size());
+    check(static_cast<int64_t>(mixture.weights.size()) == size, "weights are not [B, 3, C]");
+    const Use use(run);
+    kernel_sums(run.isa, run_threads, pairs, mixture.view(), mixture.weights.data(),
+                static_cast<double*>(out(sums, DType::float64, size)),
+                static_cast<double*>(out_or_null(theta_sums, DType::float64, size)),
+                {dtype, out_or_null(grad_x, dtype, x.size()), out_or_null(grad_y, dtype, y.size())});
+  });
+
+  m.def("kernel_sums_tangent", [](const Run& run, const std::string& dtype_name, const py::array& x,
+                                  const py::array& y, const py::object& along_x, const py::object& along_y,
+                                  const std::pair<int64_t, int64_t>& rows, bool diagonal, const Mixture& mixture,
+                                  py::array sums, py::object theta_sums, py::object grad_x, py::object grad_y) {
+    const DType dtype = dtype_named(dtype_name);
+    const PointPairs pairs = point_pairs(dtype, x, y, rows.first, rows.second, diagonal);
+    const int64_t size = pairs.B * 3 * static_cast<int64_t>(mixture.kinds.size());
+    check(static_cast<int64_t>(mixture.weights.size()) == size, "weights are not [B, 3, C]");
+    check(mixture.along_thetas.size() == mixture.kinds.size(), "along_thetas are missing");
+    const auto along = [&](const py::object& array, int64_t count) {
+      return array.is_none() ? nullptr : in(array.cast<py::array>(), dtype, count);
+    };
+    const Use use(run);
+    kernel_sums_tangent(run.isa, run_threads, pairs, mixture.view(), along(along_x, x.size()),
+                        along(along_y, y.size()), mixture.weights.data(),
+                        static_cast<double*>(out(sums, DType::float64, size)),
+                        static_cast<double*>(out_or_null(theta_sums, DType::float64, size)),
+                        {dtype, out_or_null(grad_x, dtype, x.size()), out_or_null(grad_y, dtype, y.size())});
+  });
+}
+
+void bind_kernel_matvec(py::module_& m) {
+  m.def("kernel_matvec", [](const Run& run, const std::string& dtype_name, const py::array& x, const py::array& y,
+                            const py::array& v, const std::pair<int64_t, int64_t>& rows, bool diagonal, int64_t term,
+                            const Mixture& mixture, py::array result) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [begin, end] = rows;
+    check(x.ndim() == 3 && y.ndim() == 3 && v.ndim() == 3 && x.shape(0) == y.shape(0) && x.shape(2) == y.shape(2),
+          "x, y and v are not [B, N, D], [B, M, D] and [B, M, P]");
+    check(0 <= begin && begin <= end && end <= x.shape(1) && 0 <= term && term < kKernelTerms, "not such rows or term");
+    check(mixture.weights.size() == mixture.kinds.size(), "weights are not [C]");
+    const int64_t B = x.shape(0), P = v.shape(2);
+    const KernelProduct product{B, x.shape(1), y.shape(1), x.shape(2), P, dtype, in(x, dtype, x.size()),
+                                in(y, dtype, y.size()), in(v, wide(dtype), B * y.shape(1) * P), begin, end, diagonal,
+                                static_cast<KernelTerm>(term)};
+    const Use use(run);
+    kernel_matvec(run.isa, run_threads, product, mixture.view(), mixture.weights.data(),
+                  out(result, wide(dtype), B * (end - begin) * P));
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(core_module, m) {
@@ -226,4 +325,6 @@ PYBIND11_MODULE(core_module, m) {
   bind_weight_clip(m);
   bind_interpolate(m);
   bind_norm_penalty(m);
+  bind_kernel_sums(m);
+  bind_kernel_matvec(m);
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _backend
 from ..reference import kernel_sums as reference
 from . import _schemas
-from ._autograd import below_autograd, differentiable, eager_function, third_derivative
+from ._autograd import differentiable, eager_function, third_derivative
 
 # As KernelKind in csrc/core/kernel_pairs.h.
 _KIND_CODES = {"rbf": 0, "inverse_multiquadric": 1}
@@ -65,12 +65,12 @@ def _only_needed(grads: Sequence[Tensor], needs: int) -> list[Tensor | None]:
 def _scaled(grads: Sequence[Tensor | None], grad_value: Tensor, x: Tensor) -> list[Tensor | None]:
     """The gradients that the forward sweep left behind, times that of its value."""
     if x.dim() == 2:
-        scaled = [grad if grad is None else grad * grad_value for grad in grads]
+        scaled = [None if grad is None else grad * grad_value for grad in grads]
     else:
-        scaled = [grad if grad is None else grad * grad_value[:, None, None] for grad in grads]
-        scaled[2] = scaled[2] if scaled[2] is None else scaled[2].sum(0)
+        scaled = [None if grad is None else grad * grad_value[:, None, None] for grad in grads]
+        scaled[2] = None if scaled[2] is None else scaled[2].sum(0)
     if x.dtype != grad_value.dtype:
-        scaled[:2] = [grad if grad is None else grad.to(x.dtype) for grad in scaled[:2]]
+        scaled[:2] = [None if grad is None else grad.to(x.dtype) for grad in scaled[:2]]
     return scaled
 
 
@@ -99,8 +99,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_:
         results = _only_needed(_kernel_sums_backward(total, x, y, params, *ctx.settings[:-1], needs), needs)
     grad_weights = None
     if needs_weights and grad_value is not None:
-        grad_weights = grad_value[..., None, None].double() * sums
-        grad_weights = grad_weights.sum_to_size(weights.shape)
+        grad_weights = (grad_value[..., None, None].double() * sums).sum_to_size(weights.shape)
     grad_x, grad_y, grad_params = results
     return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None
 
@@ -244,26 +243,37 @@ def kernel_sums(
 
 
 @functools.lru_cache(maxsize=256)
-def _cached_tensors(*numbers: Any) -> tuple[list[int], Tensor, Tensor]:
+def _cached_constants(kinds: Any, params: Any, weights: Any, diagonal: bool, needs: int) -> tuple[Any, ...]:
+    """What the operator takes after x and y."""
     with torch.inference_mode(False):
-        return _as_tensors(*numbers)
+        codes, params, weights = _as_tensors(kinds, params, weights)
+    return weights, params, codes, 0, -1, diagonal, needs
 
 
-def _value_forward(ctx: Any, *args: Any) -> Tensor:
+def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor, ...]:
     with torch._C._AutoDispatchBelowAutograd():
-        output = _run(*args)
-    ctx.settings = args[4:]
-    ctx.save_for_backward(*args[:4], None, *output[2:])
-    return output[0]
+        return _run(x, y, *constants)
 
 
-def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-    saved, needs = ctx.saved_tensors, ctx.needs_input_grad
-    if torch.is_grad_enabled() or saved[0].dim() != 2 or saved[0].dtype != grad_value.dtype:
-        return _backward(ctx, grad_value, None)
-    grad_x = saved[5] * grad_value if needs[0] else None
-    grad_y = saved[6] * grad_value if needs[1] else None
-    return grad_x, grad_y, None, None, None, None, None, None, None
+def _value_forward(ctx: Any, x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> Tensor:
+    value, _, *grads = _run_value(x, y, constants)
+    ctx.save_for_backward(x, y)
+    ctx.kept = grads, constants
+    return value
+
+
+def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    needs_x, needs_y, _ = ctx.needs_input_grad
+    grads, constants = ctx.kept
+    if torch.is_grad_enabled():
+        x, y = ctx.saved_tensors
+        weights, params, *settings, _ = constants
+        total, needs = weights * grad_value[..., None, None].double(), _needs(needs_x, needs_y, False)
+        grad_x, grad_y, _ = _only_needed(_kernel_sums_backward(total, x, y, params, *settings, needs), needs)
+        return grad_x, grad_y, None
+    kept = [grads[0] if needs_x else None, grads[1] if needs_y else None, None]
+    grad_x, grad_y, _ = _scaled(kept, grad_value, ctx.saved_tensors[0])
+    return grad_x, grad_y, None
 
 
 _kernel_sums_value = eager_function("kernel_sums_value", _value_forward, _value_backward)
@@ -287,8 +297,6 @@ def weighted_kernel_sum(
         or not _backend.is_native(x)
     ):
         return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
-    codes, params, weights = _cached_tensors(kinds, params, weights)
-    needs = (_X * x.requires_grad + _Y * y.requires_grad) if torch.is_grad_enabled() else 0
-    if needs:
-        return _kernel_sums_value(x, y, weights, params, codes, 0, -1, diagonal, needs)
-    return below_autograd(_run, x, y, weights, params, codes, 0, -1, diagonal, 0)[0]
+    needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0
+    constants = _cached_constants(kinds, params, weights, diagonal, needs)
+    return _kernel_sums_value(x, y, constants) if needs else _run_value(x, y, constants)[0]
