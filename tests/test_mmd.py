@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
 from cases import DTYPES, assert_same_bits, assert_same_error, compile_once, leaf, samples
 from hypothesis import given
 from hypothesis import strategies as st
-from tolerances import assert_as_good_as_torch, assert_same_by_another_route
+from tolerances import KNOWN, assert_as_good_as_torch, assert_same_by_another_route
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -20,6 +21,15 @@ from wgan_kernels.kernels import RBF, InverseMultiquadric, Kernel
 
 KERNELS = [RBF(1.3), InverseMultiquadric([0.5, 2.0, 8.0]), RBF((0.5, 1.0, 4.0))]
 ESTIMATORS = ("unbiased", "biased")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small sums on a busy machine wait for the second thread longer than they take; tests of threads set their own."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def value_of(kernel: Kernel, s: Tensor) -> Tensor:
@@ -56,11 +66,11 @@ def test_four_points_by_hand(backend: str) -> None:
     x, y = torch.tensor([[0.0], [1.0]], dtype=torch.float64), torch.tensor([[0.0], [3.0]], dtype=torch.float64)
     # 1 / (1 + s): 1/2 within x, 1/10 within y; 1, 1/10, 1/2, 1/5 between.
     unbiased = 1 / 2 + 1 / 10 - 2 * (1 + 1 / 10 + 1 / 2 + 1 / 5) / 4
-    assert mmd2(x, y, InverseMultiquadric(1.0)).item() == pytest.approx(unbiased, rel=1e-14)
+    assert mmd2(x, y, InverseMultiquadric(1.0)).item() == pytest.approx(unbiased, rel=KNOWN)
     biased = (2 + 2 / 2) / 4 + (2 + 2 / 10) / 4 - 2 * 1.8 / 4
-    assert mmd2(x, y, InverseMultiquadric(1.0), estimator="biased").item() == pytest.approx(biased, rel=1e-14)
+    assert mmd2(x, y, InverseMultiquadric(1.0), estimator="biased").item() == pytest.approx(biased, rel=KNOWN)
     e = [math.exp(-s / 2) for s in (0, 1, 4, 9)]
-    assert mmd2(x, y, RBF(1.0)).item() == pytest.approx(e[1] + e[3] - (e[0] + e[3] + e[1] + e[2]) / 2, rel=1e-14)
+    assert mmd2(x, y, RBF(1.0)).item() == pytest.approx(e[1] + e[3] - (e[0] + e[3] + e[1] + e[2]) / 2, rel=KNOWN)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
@@ -69,11 +79,11 @@ def test_sets_that_are_one(backend: str, kernel: Kernel, estimator: str) -> None
     x = samples((40, 3), torch.float64)
     value = mmd2(x, x.clone(), kernel, estimator=estimator).item()
     if estimator == "biased":
-        assert value == pytest.approx(0, abs=1e-14)
+        assert value == pytest.approx(0, abs=KNOWN)
     else:  # the pairs (i, i) are missing within the sets but not between them
-        k = value_of(kernel, torch.cdist(x, x).square())
+        k = value_of(kernel, (x[:, None] - x[None, :]).square().sum(-1))
         expected = 2 * (k.sum() - k.diagonal().sum()) / (40 * 39) - 2 * k.mean()
-        assert value == pytest.approx(expected.item(), rel=1e-6) and value < 0
+        assert value == pytest.approx(expected.item(), rel=100 * KNOWN) and value < 0
 
 
 def test_closed_form_between_normals(native: None) -> None:
@@ -209,9 +219,9 @@ def test_memory_stays_small(native: None) -> None:
 import resource, torch
 from wgan_kernels import kernels, mmd2
 x, y = torch.randn(20000, 4, requires_grad=True), torch.randn(20000, 4)
-mmd2(x[:500], y[:500], RBF(1.0)).backward()
+mmd2(x[:500], y[:500], kernels.RBF(1.0)).backward()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-mmd2(x, y, RBF(1.0)).backward()
+mmd2(x, y, kernels.RBF(1.0)).backward()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

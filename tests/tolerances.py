@@ -26,6 +26,21 @@ EAGER_FLOAT64 = 1e-10
 # One float32 computation by two routes of torch (compiled and eager, transformed and eager), relative to the largest.
 ROUTES = {torch.float64: 1e-12, torch.float32: 2e-6}
 
+# Kernel sums, relative to the largest entry. Answers known in closed form, in float64:
+KNOWN = 1e-14
+# Points of mean 100 and standard deviation 0.01, whose distances are differences of numbers 1e4 times as large:
+FAR_FROM_ORIGIN = {torch.float64: 1e-9, torch.float32: 1e-5}
+# Tight clusters 1e5 spreads apart, in float32:
+FAR_APART = 1e-6
+# Roundings of the result's dtype where points coincide and distances are nothing but rounding:
+COINCIDENT = 64.0
+# Roundings in one kernel value at distances up to the kernel's scale:
+KERNEL_VALUE = {torch.float64: 8.0, torch.float32: 4.0}
+# Results in half-width floats that were rounded on the way to them:
+ROUNDED_TWICE = 2.0
+# Parts added up in half-width floats, with sums of order 1:
+HALF_WIDTH_PARTS = 1e-3
+
 
 def largest(x: Tensor) -> float:
     return x.abs().max().item() if x.numel() else 0.0

@@ -104,11 +104,6 @@ def clippable(params: Sequence[Any]) -> None:
         if isinstance(param, torch.nn.parameter.UninitializedTensorMixin):
             raise ValueError(f"{name} must be initialised, got a lazy parameter: run the module once before clipping")
         floating(name, param)
-        if param.is_inference() and not torch.is_inference_mode_enabled():
-            raise ValueError(
-                f"{name} must be an ordinary tensor, got one made under torch.inference_mode(), which torch does not "
-                "let change outside of it: make it outside, or clip it inside"
-            )
         same_device("params[0]", params[0], name, param)
         if param.grad_fn is not None:
             raise ValueError(

@@ -194,7 +194,7 @@ void sweep_tiles(const KernelMixture& mixture, const PairTile<T>& i, const PairT
 // The gradient by `count` points from the sums of sweep_tiles, rounded once: out [count, D].
 template <class T, class G>
 void write_gradient(const PairTile<T>& tile, int64_t D, int64_t stride, bool tangent, G* out) {
-  for (int64_t i = 0; i < tile.count; ++i) {
+  for (int64_t i = 0; D > 0 && i < tile.count; ++i) {  // without features there are no sums
     const double w = tile.w_sums[i], along_w = tangent ? tile.along_w_sums[i] : 0.0;
     const T* along_rows = tangent ? tile.along_rows : tile.rows;
     for (int64_t d = 0; d < D; d += kDoubles) {

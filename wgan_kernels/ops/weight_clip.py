@@ -61,7 +61,7 @@ def clip_weights_(
         _clip(params, low, high) if _backend.is_native(params[0]) else reference.clip_weights_(params, low, high)
         return
     try:
-        if any(map(_grad_fn, params)) or any(map(Tensor.is_inference, params)):
+        if any(map(_grad_fn, params)):
             _checks.clippable(params)
         if _backend.is_native(params[0]):
             _clip(params, low, high)
