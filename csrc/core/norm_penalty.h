@@ -19,6 +19,10 @@ struct NormPenalty {
 void norm_penalty(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
                   const void* grad, void* value, double* norms);
 
+// The value, and its derivative for a grad_value of 1, in one sweep.
+void norm_penalty_with_grad(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
+                            const void* grad, void* value, double* norms, void* grad_x);
+
 void norm_penalty_backward(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
                            const void* grad_value, const void* grad, const double* norms, void* grad_x);
 

@@ -63,16 +63,12 @@ bool streams(const RowBlocks& blocks, const void* out) {
          reinterpret_cast<uintptr_t>(out) % 64 == 0 && blocks.D * sizeof(T) % 64 == 0;
 }
 
+// Norms from the sums of squares of each block, and the value from the norms.
 template <class T>
-void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad, Value<T>* value,
-             double* norms) {
-  const RowBlocks blocks(B, D);
-  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
-  const std::vector<double> squares =
-      block_sums(run, blocks, [&](int64_t at, int64_t n) { return sum_of_squares(grad + at, n); });
+void reduce(const NormPenalty& p, const RowBlocks& blocks, const double* squares, Value<T>* value, double* norms) {
   double sum = 0;
-  for (int64_t row = 0; row < B; ++row) {
-    norms[row] = std::sqrt(blocks.row_sum(squares.data(), row));
+  for (int64_t row = 0; row < blocks.B; ++row) {
+    norms[row] = std::sqrt(blocks.row_sum(squares, row));
     const double penalty = excess(p, norms[row]) * excess(p, norms[row]);
     if (p.reduction == Reduction::none) {
       value[row] = static_cast<Value<T>>(p.weight * penalty);
@@ -81,8 +77,18 @@ void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t 
   }
   if (p.reduction != Reduction::none) {
     // 0 / 0 for the mean over no samples, as torch has it.
-    value[0] = static_cast<Value<T>>(p.weight * (p.reduction == Reduction::mean ? sum / B : sum));
+    value[0] = static_cast<Value<T>>(p.weight * (p.reduction == Reduction::mean ? sum / blocks.B : sum));
   }
+}
+
+template <class T>
+void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad, Value<T>* value,
+             double* norms) {
+  const RowBlocks blocks(B, D);
+  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
+  const std::vector<double> squares =
+      block_sums(run, blocks, [&](int64_t at, int64_t n) { return sum_of_squares(grad + at, n); });
+  reduce<T>(p, blocks, squares.data(), value, norms);
 }
 
 template <class T>
@@ -96,6 +102,37 @@ void backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t
     const int64_t at = row * D + begin;
     combine(0, nullptr, scale, grad + at, grad_x + at, n, streaming);
   });
+}
+
+// Rows of one block are scaled while they are still in the cache, and the next is read meanwhile; longer rows are read
+// twice.
+template <class T>
+void forward_with_grad(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad,
+                       Value<T>* value, double* norms, T* grad_x) {
+  const RowBlocks blocks(B, D);
+  if (blocks.per_row > 1 || p.reduction == Reduction::none) {
+    const std::vector<Value<T>> ones(B, 1);
+    forward<T>(isa, run, p, B, D, grad, value, norms);
+    return backward<T>(isa, run, p, B, D, ones.data(), grad, norms, grad_x);
+  }
+  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
+  const auto scale_and_sum_squares = WGK_PICK(isa, scale_and_sum_squares<T>);
+  const auto combine = WGK_PICK(isa, combine<T, false>);
+  const bool streaming = streams<T>(blocks, grad_x);
+  std::vector<double> squares(B);
+  parallel_for(run, B, blocks.grain(), [&](int64_t begin, int64_t end) {
+    squares[begin] = sum_of_squares(grad + begin * D, D);
+    for (int64_t row = begin; row < end; ++row) {
+      const double scale = factor(p, B) * first(p, std::sqrt(squares[row]));
+      const T* from = grad + row * D;
+      if (row + 1 < end) {
+        squares[row + 1] = scale_and_sum_squares(scale, from, grad_x + row * D, from + D, D, streaming);
+      } else {
+        combine(0, nullptr, scale, from, grad_x + row * D, D, streaming);
+      }
+    }
+  });
+  reduce<T>(p, blocks, squares.data(), value, norms);
 }
 
 template <class T>
@@ -135,6 +172,15 @@ void norm_penalty(Isa isa, ParallelFor run, DType dtype, const NormPenalty& pena
   with_type(dtype, [&](auto type) {
     using T = decltype(type);
     forward<T>(isa, run, penalty, B, D, static_cast<const T*>(grad), static_cast<Value<T>*>(value), norms);
+  });
+}
+
+void norm_penalty_with_grad(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
+                            const void* grad, void* value, double* norms, void* grad_x) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    forward_with_grad<T>(isa, run, penalty, B, D, static_cast<const T*>(grad), static_cast<Value<T>*>(value), norms,
+                         static_cast<T*>(grad_x));
   });
 }
 

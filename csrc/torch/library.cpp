@@ -21,4 +21,5 @@ STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, library) {
   library.impl("norm_penalty", TORCH_BOX(&wgk::norm_penalty_cpu));
   library.impl("norm_penalty_backward", TORCH_BOX(&wgk::norm_penalty_backward_cpu));
   library.impl("norm_penalty_double_backward", TORCH_BOX(&wgk::norm_penalty_double_backward_cpu));
+  library.impl("norm_penalty_with_grad", TORCH_BOX(&wgk::norm_penalty_with_grad_cpu));
 }

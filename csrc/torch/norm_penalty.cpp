@@ -17,21 +17,36 @@ void check_fit(const Tensor& grad_value, const Tensor& grad, const Tensor& norms
                   "wgan_kernels::norm_penalty: grad_value, grad and norms do not fit together");
 }
 
+// value and norms, not initialised.
+std::tuple<Tensor, Tensor> results(const Tensor& grad, const NormPenalty& penalty) {
+  STD_TORCH_CHECK(grad.dim() > 0, "wgan_kernels::norm_penalty: grad has no batch dimension");
+  const std::vector<int64_t> values(penalty.reduction == Reduction::none ? 1 : 0, batch(grad));
+  return {new_dense(grad, values, wide_type(dtype_of(grad))), new_dense(grad, {batch(grad)}, ScalarType::Double)};
+}
+
 }  // namespace
 
 std::tuple<Tensor, Tensor> norm_penalty_cpu(Tensor grad, double target, bool one_sided, int64_t reduction,
                                             double weight) {
   const NormPenalty penalty = settings(target, one_sided, reduction, weight);
   const DType dtype = dtype_of(grad);
-  STD_TORCH_CHECK(grad.dim() > 0, "wgan_kernels::norm_penalty: grad has no batch dimension");
+  auto [value, norms] = results(grad, penalty);
   const auto [rows] = matching_rows<1>({grad});
-  const int64_t B = batch(grad);
-  Tensor norms = torch::stable::new_empty(grad, {&B, 1}, ScalarType::Double);
-  Tensor value = torch::stable::new_empty(grad, {&B, penalty.reduction == Reduction::none ? size_t{1} : size_t{0}},
-                                          wide_type(dtype));
-  norm_penalty(cpu_isa(), torch_threads, dtype, penalty, B, features(grad), rows.data_ptr(), value.data_ptr(),
-               static_cast<double*>(norms.data_ptr()));
+  norm_penalty(cpu_isa(), torch_threads, dtype, penalty, batch(grad), features(grad), rows.data_ptr(),
+               value.data_ptr(), static_cast<double*>(norms.data_ptr()));
   return {value, norms};
+}
+
+std::tuple<Tensor, Tensor, Tensor> norm_penalty_with_grad_cpu(Tensor grad, double target, bool one_sided,
+                                                              int64_t reduction, double weight) {
+  const NormPenalty penalty = settings(target, one_sided, reduction, weight);
+  const DType dtype = dtype_of(grad);
+  auto [value, norms] = results(grad, penalty);
+  const auto [rows] = matching_rows<1>({grad});
+  Tensor grad_x = torch::stable::empty_like(rows);
+  norm_penalty_with_grad(cpu_isa(), torch_threads, dtype, penalty, batch(grad), features(grad), rows.data_ptr(),
+                         value.data_ptr(), static_cast<double*>(norms.data_ptr()), grad_x.data_ptr());
+  return {value, norms, in_layout_of(grad, rows, grad_x)};
 }
 
 Tensor norm_penalty_backward_cpu(Tensor grad_value, Tensor grad, Tensor norms, double target, bool one_sided,

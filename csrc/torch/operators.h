@@ -18,6 +18,8 @@ Tensor interpolate_cpu(Tensor real, Tensor fake, Tensor mix);
 
 std::tuple<Tensor, Tensor> norm_penalty_cpu(Tensor grad, double target, bool one_sided, int64_t reduction,
                                             double weight);
+std::tuple<Tensor, Tensor, Tensor> norm_penalty_with_grad_cpu(Tensor grad, double target, bool one_sided,
+                                                              int64_t reduction, double weight);
 Tensor norm_penalty_backward_cpu(Tensor grad_value, Tensor grad, Tensor norms, double target, bool one_sided,
                                  int64_t reduction, double weight);
 std::tuple<Tensor, Tensor> norm_penalty_double_backward_cpu(Tensor grad_grad_x, Tensor grad_value, Tensor grad,

@@ -184,6 +184,16 @@ void bind_norm_penalty(py::module_& m) {
                  out(value, wide(dtype), values(penalty, B)), static_cast<double*>(out(norms, DType::float64, B)));
   });
 
+  m.def("norm_penalty_with_grad", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
+                                     const py::array& grad, py::array value, py::array norms, py::array grad_x) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [B, D] = rows(grad);
+    const Use use(run);
+    norm_penalty_with_grad(run.isa, run_threads, dtype, penalty, B, D, in(grad, dtype, B * D),
+                           out(value, wide(dtype), values(penalty, B)),
+                           static_cast<double*>(out(norms, DType::float64, B)), out(grad_x, dtype, B * D));
+  });
+
   m.def("norm_penalty_backward", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
                                     const py::array& grad_value, const py::array& grad, const py::array& norms,
                                     py::array grad_x) {

@@ -24,6 +24,8 @@ _SCHEMAS = [
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
     # grad: [B, D...] -> value: [] or [B]; norms: [B] float64
     f"norm_penalty(Tensor grad, {_PENALTY}) -> (Tensor value, Tensor norms)",
+    # The same, and grad_x for a grad_value of 1.
+    f"norm_penalty_with_grad(Tensor grad, {_PENALTY}) -> (Tensor value, Tensor norms, Tensor grad_x)",
     # grad_value: [] or [B] -> grad_x: [B, D...]
     f"norm_penalty_backward(Tensor grad_value, Tensor grad, Tensor norms, {_PENALTY}) -> Tensor",
     # grad_grad_x: [B, D...] -> grad_grad_value: [] or [B]; grad_x: [B, D...]
