@@ -112,6 +112,12 @@ inline float __int_as_float(int x) { return simt::bit_cast<float>(x); }
 inline long long __double_as_longlong(double x) { return simt::bit_cast<long long>(x); }
 inline double __longlong_as_double(long long x) { return simt::bit_cast<double>(x); }
 
+inline int __double2hiint(double x) { return static_cast<int>(simt::bit_cast<uint64_t>(x) >> 32); }
+inline int __double2loint(double x) { return static_cast<int>(simt::bit_cast<uint64_t>(x)); }
+inline double __hiloint2double(int high, int low) {
+  return simt::bit_cast<double>(static_cast<uint64_t>(static_cast<unsigned>(high)) << 32 | static_cast<unsigned>(low));
+}
+
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
