@@ -271,8 +271,9 @@ def test_every_operator_has_a_file_in_every_folder() -> None:
     assert {"weight_clip", "interpolate", "norm_penalty"} <= native_stems() <= stems("wgan_kernels/ops")
     assert stems("csrc/core", "*_cpu.cpp") == native_stems()
     assert native_stems() <= stems("csrc/core", "*.h")
-    assert stems("csrc/torch", "*.cpp") - {"adapter", "library"} == native_stems()
-    assert stems("wgan_kernels/_triton") <= native_stems() and stems("csrc/core", "*_cuda.cu") <= native_stems()
+    assert stems("csrc/torch", "*.cpp") - {"adapter", "library", "pairs"} == native_stems()
+    assert stems("wgan_kernels/_triton") <= native_stems()
+    assert native_stems() <= stems("csrc/core", "*_cuda.cu")
 
 
 def schemas() -> dict[str, str]:
