@@ -12,7 +12,8 @@ from pathlib import Path
 
 # Compute capabilities of a library for everyone: from A100 to RTX 50, and PTX for what comes after.
 DEFAULT_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0+PTX")
-FLAGS = ("-O3", "-std=c++17", "-Xcompiler=-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wno-psabi")
+HOST_FLAGS = "-fPIC,-fvisibility=hidden,-ffp-contract=off,-Wno-psabi"
+FLAGS = ("-O3", "-std=c++17", "--expt-relaxed-constexpr", f"-Xcompiler={HOST_FLAGS}")
 LIBRARIES = ("-lcudart_static", "-lrt", "-lpthread", "-ldl")
 PACKAGES = "nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-crt nvidia-cuda-runtime nvidia-cuda-cccl"
 MISSING = f"no CUDA compiler was found: put nvcc on PATH, set CUDA_HOME, or pip install {PACKAGES}"

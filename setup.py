@@ -76,6 +76,8 @@ def library(toolkit):
         extension.sources += sorted(glob("csrc/core/*.cu"))
         extension.define_macros += [("WGK_CUDA", None)]
         extension.extra_compile_args["nvcc"] = [
+            # Torch's own flags take the operators of half-width floats away, which other builds of the core have.
+            *(flag.replace("-D", "-U", 1) for flag in cpp_extension.COMMON_NVCC_FLAGS if flag.startswith("-D")),
             *cuda_toolkit.FLAGS,
             *cuda_toolkit.gencode(cuda_toolkit.architectures(toolkit)),
             f"-DWGK_HEADERS={contents}",
@@ -111,21 +113,24 @@ if missing is None:
     class Build(cpp_extension.BuildExtension):
         def run(self):
             error, built_with, reason = None, toolkit, without_cuda
+            inplace = self.inplace  # lost where run fails
             try:
                 super().run()
             except Exception as failure:  # whatever went wrong, the package works without its library
                 if toolkit is not None and os.environ.get("WGAN_KERNELS_CUDA") == "1":
                     raise
                 error, built_with = f"the library did not compile: {failure}", None
+                print(f"wgan_kernels: {error}")
                 if toolkit is not None:
-                    print("wgan_kernels: building again without CUDA")
-                    error, reason = self.run_without_cuda(), error
-                print(f"wgan_kernels: {error or reason}")
-            in_place = self.inplace or self.editable_mode
-            report(PACKAGE if in_place else Path(self.build_lib) / "wgan_kernels", error, built_with, reason)
+                    error, reason = self.run_without_cuda(inplace), error
+                for extension in self.extensions:
+                    extension.optional = error is not None
+            report(PACKAGE if inplace or self.editable_mode else Path(self.build_lib) / "wgan_kernels", error, built_with, reason)
 
-        def run_without_cuda(self):
-            self.compiler, self.extensions[:] = None, [library(None)]
+        def run_without_cuda(self, inplace):
+            print("wgan_kernels: building again without CUDA")
+            self.inplace, self.compiler = inplace, None
+            vars(self.extensions[0]).update(vars(library(None)))
             try:
                 super().run()
             except Exception as failure:

@@ -13,11 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cases import copy_sources
 
 import wgan_kernels
 
 ROOT = Path(__file__).parents[1]
-BUILT_FROM = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "wgan_kernels"]
 
 
 def run(*command: str, cwd: Path | None = None, **environment: str) -> str:
@@ -30,16 +30,7 @@ def run(*command: str, cwd: Path | None = None, **environment: str) -> str:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The project's sources as a clone has them, with nothing built."""
-    tree = tmp_path / "source"
-    tree.mkdir()
-    for name in BUILT_FROM:
-        if (ROOT / name).is_dir():
-            unwanted = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
-            shutil.copytree(ROOT / name, tree / name, ignore=unwanted)
-        else:
-            shutil.copy(ROOT / name, tree / name)
-    return tree
+    return copy_sources(tmp_path / "source")
 
 
 def library(native) -> str:
