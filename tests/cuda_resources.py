@@ -1,7 +1,8 @@
 """Registers, shared memory and stack of every CUDA kernel, as ptxas reports them, against the table kept beside this.
 
 python tests/cuda_resources.py --write          compiles for every architecture and writes the table
-python tests/cuda_resources.py --check LOG      compares a build's output (made with NVCC_APPEND_FLAGS set to the FLAGS)
+python tests/cuda_resources.py --flags          what NVCC_APPEND_FLAGS has to be for a build whose output --check reads
+python tests/cuda_resources.py --check LOG      compares the output of such a build with the table
 """
 
 from __future__ import annotations
@@ -120,7 +121,11 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", action="store_true")
     what.add_argument("--check", type=Path, metavar="LOG")
+    what.add_argument("--flags", action="store_true")
     options = parser.parse_args()
+    if options.flags:
+        print(FLAGS)
+        return
     toolkit = cuda_toolkit.find()
     if toolkit is None:
         raise SystemExit(cuda_toolkit.MISSING)
