@@ -125,7 +125,8 @@ if missing is None:
                     error, reason = self.run_without_cuda(inplace), error
                 for extension in self.extensions:
                     extension.optional = error is not None
-            report(PACKAGE if inplace or self.editable_mode else Path(self.build_lib) / "wgan_kernels", error, built_with, reason)
+            folder = PACKAGE if inplace or self.editable_mode else Path(self.build_lib) / "wgan_kernels"
+            report(folder, error, built_with, reason)
 
         def run_without_cuda(self, inplace):
             print("wgan_kernels: building again without CUDA")

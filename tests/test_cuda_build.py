@@ -15,7 +15,6 @@ import torch
 from cases import copy_sources
 
 import cuda_toolkit
-from wgan_kernels import _extension
 
 
 def require_toolkit() -> cuda_toolkit.Toolkit:
@@ -200,44 +199,6 @@ def test_nvcc_of_the_python_packages_is_found(tmp_path: Path, monkeypatch: pytes
     assert toolkit == cuda_toolkit.Toolkit(home, "13.0.88") and toolkit.libraries == home / "lib"
     (home / "lib" / "libcudart_static.a").unlink()
     assert cuda_toolkit.find() != toolkit, "a compiler without the runtime to link is of no use"
-
-
-@pytest.mark.parametrize(
-    ("architectures", "capability", "driver", "reason"),
-    [
-        (["8.0", "9.0"], (9, 0), 13000, None),
-        (["8.0", "9.0"], (8, 9), 13000, None),
-        (["8.6", "9.0"], (8, 0), 13000, "built for 8.6, 9.0; the device is of 8.0"),
-        (["8.0", "9.0"], (10, 0), 13000, "the device is of 10.0"),
-        (["8.0", "9.0+PTX"], (10, 0), 13000, None),
-        (["9.0a+PTX"], (10, 0), 13000, "the device is of 10.0"),
-        (["9.0a"], (9, 0), 13000, None),
-        (["10.0f"], (10, 3), 13000, None),
-        (["9.0"], (9, 0), 12080, "the driver knows CUDA 12.8 at most"),
-    ],
-)
-def test_which_devices_the_library_serves(
-    architectures: list[str],
-    capability: tuple[int, int],
-    driver: int,
-    reason: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(_extension, "LOAD_ERROR", None)
-    monkeypatch.setattr(_extension, "_build_report", lambda: {"cuda": "13.0.88", "cuda_architectures": architectures})
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: driver, raising=False)
-    _extension._why_not_cuda.cache_clear()
-    try:
-        device = torch.device("cuda", 0)
-        why = _extension.why_not_cuda(device)
-        assert _extension.serves_cuda(device) == (reason is None) == (why is None)
-        assert reason is None or reason in why
-        compiled = torch.compile(lambda x: x + _extension.serves_cuda(device), fullgraph=True, backend="eager")
-        assert compiled(torch.zeros(1)).item() == (reason is None)
-    finally:
-        _extension._why_not_cuda.cache_clear()
 
 
 def test_the_check_of_resources_sees(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,8 @@ def build_info() -> dict[str, Any]:
     Returns:
         A dict with `native` (whether the compiled library is loaded), `reason` (why it is not, or None), `library`
         (its path), `cpu_instruction_set` (the one chosen at run time: 'avx512', 'avx2' or 'plain'), `torch` (running),
-        `devices` (each CUDA device: its name, and what serves it or why the library does not) and `build` (compiler,
-        torch and CUDA at build time).
+        `devices` (each CUDA device: its name, which back end 'auto' takes there, and why not the library) and `build`
+        (compiler, torch and CUDA at build time).
     """
     native = LOAD_ERROR is None
     return {
@@ -131,5 +132,6 @@ def build_info() -> dict[str, Any]:
 def _device_info(index: int) -> str:
     major, minor = torch.cuda.get_device_capability(index)
     reason = why_not_cuda(torch.device("cuda", index))
-    served = "served by the library" if reason is None else f"not served by the library: {reason}"
+    back_end = "native" if reason is None else "triton" if find_spec("triton") else "reference"
+    served = f"served by {back_end!r}" + ("" if reason is None else f" ({reason})")
     return f"{torch.cuda.get_device_name(index)}, compute capability {major}.{minor}, {served}"
