@@ -81,7 +81,7 @@ __global__ void __launch_bounds__(kCombineThreads)
 #pragma unroll
   for (int k = 0; k < kCombinePacks; ++k) {
     const int i = (k * kCombineThreads + static_cast<int>(threadIdx.x)) * V;
-    if (i >= tile.begin && i + V <= tile.end) {
+    if (V > 1 && i >= tile.begin && i + V <= tile.end) {
       us[k] = has_u ? load_pack<V>(u + i) : Pack<T, V>{};
       xs[k] = load_pack<V>(x + i);
     }
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kCombineThreads)
 #pragma unroll
   for (int k = 0; k < kCombinePacks; ++k) {
     const int i = (k * kCombineThreads + static_cast<int>(threadIdx.x)) * V;
-    const bool whole = i >= tile.begin && i + V <= tile.end;
+    const bool whole = V > 1 && i >= tile.begin && i + V <= tile.end;
     const int row = whole ? tile.row(i) : 0;
     const Factors f = factors[row];
     if (!whole || i + V > tile.row_end(row) || !fits<T>(f)) {

@@ -98,7 +98,7 @@ WGK_DEVICE void store_pack(T* p, const Pack<T, V>& pack) {
 
 // How many elements past a multiple of 16 bytes p is.
 template <class T>
-int pack_offset(const T* p) {
+WGK_HOST_DEVICE int pack_offset(const T* p) {
   return static_cast<int>(reinterpret_cast<uintptr_t>(p) % kPackBytes / sizeof(T));
 }
 

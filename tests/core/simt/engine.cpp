@@ -14,6 +14,7 @@ namespace simt {
 
 const Coordinates* self = nullptr;
 bool reverse_order = false;
+int64_t launches = 0;
 Block* running = nullptr;
 Thread* current = nullptr;
 char failure[2048];
@@ -81,7 +82,7 @@ void begin(Block& block, const Launch& launch, uint64_t number, const Stacks& st
 std::string places(const Block& block) {
   std::map<std::string, std::pair<unsigned, unsigned>> groups;  // how many, the first of them
   for (const Thread& thread : block.threads) {
-    std::string place = thread.done ? "returned" : "ran";
+    std::string place = thread.done ? "returned" : "can go on";
     if (thread.waits != nullptr) {
       place = std::string("wait in ") + thread.waits + " at " + thread.place.file + ":" +
               std::to_string(thread.place.line);
@@ -169,6 +170,7 @@ int run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), c
   }
   const Launch launch{grid, block, shared_bytes, body, context};
   launched = &launch;
+  ++launches;
   prepare_main(main_fiber);
   static Memory kept;
   Memory fresh;

@@ -61,6 +61,9 @@ unsigned lane();
 // Threads, and blocks, from the last to the first.
 extern bool reverse_order;
 
+// How many launches there have been.
+extern int64_t launches;
+
 constexpr int kInvalidConfiguration = 9;  // as cudaErrorInvalidConfiguration
 
 // Runs body(context) as every thread of the grid. Throws std::runtime_error for what a kernel may not do.

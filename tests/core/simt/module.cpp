@@ -16,7 +16,10 @@ void launch(const Run& run, const std::function<CudaStatus()>& call) {
 
 PYBIND11_MODULE(simt_module, m) {
   using namespace wgk;
-  py::class_<Run>(m, "Run", py::module_local()).def(py::init<bool>(), py::arg("reverse") = false);
+  py::class_<Run>(m, "Run", py::module_local())
+      .def(py::init<bool>(), py::arg("reverse") = false)
+      .def_readonly("reverse", &Run::reverse);
+  m.def("launches", [] { return simt::launches; });
   for (const Bind bind : bindings()) {
     bind(m);
   }
