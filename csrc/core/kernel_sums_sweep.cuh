@@ -308,7 +308,7 @@ WGK_INLINE void sweep_unit(const SumsArguments& a, const SumsUnit& unit,
                            const SumsShared<typename P::T, mode>& shared) {
   using T = typename P::T;
   using Shape = SumsShape<T, mode>;
-  constexpr int kFlush = 16, kW = mode == PairMode::values ? 1 : Shape::kN;
+  constexpr int kW = mode == PairMode::values ? 1 : Shape::kN;
   const CentredPoints& z = a.points.z;
   const int width = static_cast<int>(min(z.stride - unit.chunk * kFeatures<T>, static_cast<int64_t>(kFeatures<T>)));
   LaneMoves<T, mode> moves{};
