@@ -26,7 +26,7 @@ struct ProductArguments {
 };
 
 template <class T>
-constexpr int kColumns = std::is_same_v<T, double> ? 16 : 64;  // as many as leave their pairs room in registers
+constexpr int kColumns = std::is_same_v<T, double> ? 16 : 32;  // as many as leave their pairs room in registers
 
 // Shared memory.
 template <class T>

@@ -170,7 +170,7 @@ __device__ void load_points(const CentredPoints& p, int64_t b, int64_t first, in
                             T* tile) {
   constexpr int kStep = std::is_same_v<T, float> ? 4 : 1;
   constexpr int kSteps = kFeatures<T> / kStep;
-#pragma unroll 4
+#pragma unroll(kStep == 1 ? 1 : 4)
   for (int k = thread_in_block(); k < kRows * kSteps; k += kPairThreads) {
     const int row = k / kSteps, at = k % kSteps * kStep;
     if (at >= width) {
