@@ -8,8 +8,7 @@ namespace wgk {
 namespace {
 
 constexpr int kRows = kPairWarps * 16;
-constexpr int64_t kBlocks = 1056;  // that fill a large GPU a few times over; every split costs memory
-constexpr int kFlush = 16;         // tiles over which floats are added up
+constexpr int64_t kBlocks = 528;  // that fill a large GPU; every split of the columns costs memory
 constexpr int kFinishThreads = 256;
 
 struct ProductArguments {
@@ -27,7 +26,7 @@ struct ProductArguments {
 };
 
 template <class T>
-constexpr int kColumns = std::is_same_v<T, double> ? 16 : 64;  // as many as leave their pairs room in registers
+constexpr int kColumns = std::is_same_v<T, double> ? 16 : 32;  // as many as leave their pairs room in registers
 
 // Shared memory.
 template <class T>

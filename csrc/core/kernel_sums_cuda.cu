@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernel_sums_sweep.cuh"
+#include "reduce.cuh"
 
 namespace wgk {
 namespace {
@@ -49,9 +50,7 @@ __device__ void finish_sums(const FinishArguments& f) {
     for (int64_t unit = lane; unit < units; unit += 32) {
       sum += shares[unit];
     }
-    for (int step = 16; step > 0; step /= 2) {
-      sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    }
+    sum = warp_sum(sum);
     if (lane == 0) {
       const int64_t selves = f.selves[at / C];
       sum += selves == 0 ? 0 : static_cast<double>(selves) * at_zero(a.mixture, at % C, q, f.tangent);

@@ -30,7 +30,7 @@ struct SumsShape {
   static constexpr bool kTangents = mode == PairMode::tangents;
   static constexpr int kM = mode == PairMode::values ? 2 : 1, kRows = kPairWarps * 16 * kM;
   // As many columns as leave their pairs room in registers.
-  static constexpr int kColumns = std::is_same_v<T, double> ? 16 : kTangents ? 32 : 64, kN = kColumns / 8;
+  static constexpr int kColumns = std::is_same_v<T, double> ? 16 : 32, kN = kColumns / 8;
   static constexpr int kF = kFeatures<T> / 8;
   static constexpr int kSets = kTangents ? 2 : 1;  // z, and u
 };
@@ -308,7 +308,7 @@ WGK_INLINE void sweep_unit(const SumsArguments& a, const SumsUnit& unit,
                            const SumsShared<typename P::T, mode>& shared) {
   using T = typename P::T;
   using Shape = SumsShape<T, mode>;
-  constexpr int kFlush = 16, kW = mode == PairMode::values ? 1 : Shape::kN;
+  constexpr int kW = mode == PairMode::values ? 1 : Shape::kN;
   const CentredPoints& z = a.points.z;
   const int width = static_cast<int>(min(z.stride - unit.chunk * kFeatures<T>, static_cast<int64_t>(kFeatures<T>)));
   LaneMoves<T, mode> moves{};

@@ -5,7 +5,7 @@
 // columns 2 t and 2 t + 1 (in the order (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1)).
 #pragma once
 
-#include "launch.h"
+#include "elements.cuh"
 
 namespace wgk {
 
@@ -61,7 +61,7 @@ inline void mma(double (&c)[4], const double (&a)[4], const double (&b)[2]) {
 
 #else
 
-__device__ __forceinline__ void mma(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
+WGK_DEVICE void mma(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -69,14 +69,14 @@ __device__ __forceinline__ void mma(float (&c)[4], const float (&a)[4], const fl
         "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
-__device__ __forceinline__ void mma_8x8x4(double& c0, double& c1, double a, double b) {
+WGK_DEVICE void mma_8x8x4(double& c0, double& c1, double a, double b) {
   asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
       : "+d"(c0), "+d"(c1)
       : "d"(a), "d"(b));
 }
 
 // The same shape as that of float, from four smaller products.
-__device__ __forceinline__ void mma(double (&c)[4], const double (&a)[4], const double (&b)[2]) {
+WGK_DEVICE void mma(double (&c)[4], const double (&a)[4], const double (&b)[2]) {
   mma_8x8x4(c[0], c[1], a[0], b[0]);
   mma_8x8x4(c[2], c[3], a[1], b[0]);
   mma_8x8x4(c[0], c[1], a[2], b[1]);
@@ -86,29 +86,29 @@ __device__ __forceinline__ void mma(double (&c)[4], const double (&a)[4], const 
 #endif
 
 // The 11 leading bits of x, rounded, as TF32 has them. Infinities stay; a NaN may become 0.
-__device__ __forceinline__ float leading_bits(float x) {
+WGK_DEVICE float leading_bits(float x) {
   return __uint_as_float((__float_as_uint(x) + 0x1000u) & 0xffffe000u);
 }
 
-__device__ __forceinline__ float to_tf32(float x) { return x == x ? leading_bits(x) : x; }
+WGK_DEVICE float to_tf32(float x) { return x == x ? leading_bits(x) : x; }
 
 // Three ways to multiply numbers of type T: how they are held, and c += a b.
 struct DoubleProducts {
   using T = double;
-  static __device__ __forceinline__ double rounded(double v) { return v; }
+  static WGK_DEVICE double rounded(double v) { return v; }
   template <int count>
   struct Factor {
     double v[count];
   };
   template <int count>
-  static __device__ __forceinline__ Factor<count> factor(const double (&v)[count]) {
+  static WGK_DEVICE Factor<count> factor(const double (&v)[count]) {
     Factor<count> f;
     for (int k = 0; k < count; ++k) {
       f.v[k] = v[k];
     }
     return f;
   }
-  static __device__ __forceinline__ void add(double (&c)[4], const Factor<4>& a, const Factor<2>& b) {
+  static WGK_DEVICE void add(double (&c)[4], const Factor<4>& a, const Factor<2>& b) {
     mma(c, a.v, b.v);
   }
 };
@@ -116,20 +116,20 @@ struct DoubleProducts {
 // Of numbers that have been rounded to TF32.
 struct Tf32Products {
   using T = float;
-  static __device__ __forceinline__ float rounded(float v) { return to_tf32(v); }
+  static WGK_DEVICE float rounded(float v) { return to_tf32(v); }
   template <int count>
   struct Factor {
     float v[count];
   };
   template <int count>
-  static __device__ __forceinline__ Factor<count> factor(const float (&v)[count]) {
+  static WGK_DEVICE Factor<count> factor(const float (&v)[count]) {
     Factor<count> f;
     for (int k = 0; k < count; ++k) {
       f.v[k] = v[k];
     }
     return f;
   }
-  static __device__ __forceinline__ void add(float (&c)[4], const Factor<4>& a, const Factor<2>& b) {
+  static WGK_DEVICE void add(float (&c)[4], const Factor<4>& a, const Factor<2>& b) {
     mma(c, a.v, b.v);
   }
 };
@@ -138,13 +138,13 @@ struct Tf32Products {
 // the rests, 2^-22 of the whole, is left out. Tensor cores do not round sums but cut them off, hence few terms in each.
 struct FloatProducts {
   using T = float;
-  static __device__ __forceinline__ float rounded(float v) { return v; }
+  static WGK_DEVICE float rounded(float v) { return v; }
   template <int count>
   struct Factor {
     float leading[count], rest[count];
   };
   template <int count>
-  static __device__ __forceinline__ Factor<count> factor(const float (&v)[count]) {
+  static WGK_DEVICE Factor<count> factor(const float (&v)[count]) {
     Factor<count> f;
     for (int k = 0; k < count; ++k) {
       f.leading[k] = leading_bits(v[k]);  // where that loses a NaN, the rest is one
@@ -152,7 +152,7 @@ struct FloatProducts {
     }
     return f;
   }
-  static __device__ __forceinline__ void add(float (&c)[4], const Factor<4>& a, const Factor<2>& b) {
+  static WGK_DEVICE void add(float (&c)[4], const Factor<4>& a, const Factor<2>& b) {
     float part[4] = {};
     mma(part, a.rest, b.leading);
     mma(part, a.leading, b.rest);

@@ -11,7 +11,7 @@
 #include <type_traits>
 
 #define WGK_ISA cuda
-#define WGK_INLINE __device__ __forceinline__
+#define WGK_INLINE WGK_DEVICE
 
 namespace wgk {
 namespace cuda {
@@ -51,6 +51,7 @@ WGK_INLINE double exp2_of_negative(double t) { return exp2(t); }
 namespace wgk {
 
 constexpr int kPairWarps = 4, kPairThreads = 32 * kPairWarps;
+constexpr int kFlush = 8;  // tiles over which products are added up in float
 constexpr int kQuads = kPairThreads / 4;  // four lanes hold the pieces of a row
 
 WGK_INLINE int thread_in_block() { return static_cast<int>(threadIdx.x); }
@@ -169,7 +170,7 @@ __device__ void load_points(const CentredPoints& p, int64_t b, int64_t first, in
                             T* tile) {
   constexpr int kStep = std::is_same_v<T, float> ? 4 : 1;
   constexpr int kSteps = kFeatures<T> / kStep;
-#pragma unroll 4
+#pragma unroll(kStep == 1 ? 1 : 4)
   for (int k = thread_in_block(); k < kRows * kSteps; k += kPairThreads) {
     const int row = k / kSteps, at = k % kSteps * kStep;
     if (at >= width) {
@@ -313,7 +314,7 @@ WGK_INLINE T quad_sum(T v) {
   return v + __shfl_xor_sync(0xffffffffu, v, 2);
 }
 
-// Floats are added up over a few tiles, then in double in global memory, where this block alone writes: to the numbers
+// Floats are added up over kFlush tiles, then in double in global memory, where this block alone writes: to the numbers
 // of 16 rows of which `count` are left, `stride` apart, `width` of them.
 template <int kF, class T>
 WGK_INLINE void flush_sums(T (&sums)[kF][4], double* to, int64_t stride, int count, int width, bool first) {

@@ -3,13 +3,14 @@
 #include "any_element.cuh"
 #include "launch.h"
 #include "mma.cuh"
+#include "reduce.cuh"
 
 namespace wgk {
 namespace {
 
 constexpr int kColumns = 32, kRowLanes = 8;  // of a block that sums rows
 constexpr int kSlice = 512;                  // rows that one block sums
-constexpr int kWarps = 8;                    // of a block that centres, one row each
+constexpr int kWarps = 8, kRowsOfWarp = 4;   // of a block that centres
 
 __device__ double element(const CentredPoints& p, int64_t b, int64_t row, int64_t d) {
   const bool of_y = row >= p.N;
@@ -59,13 +60,6 @@ __global__ void __launch_bounds__(256) add_slices_kernel(PairPoints points) {
   }
 }
 
-__device__ double warp_sum(double v) {
-  for (int step = 16; step > 0; step /= 2) {
-    v += __shfl_xor_sync(0xffffffffu, v, step);
-  }
-  return v;
-}
-
 // One point, d-th feature: as a float, and what it is exactly.
 __device__ float centre(const CentredPoints& p, bool to_tf32_too, int64_t b, int64_t row, int64_t d, double& exact) {
   exact = d < p.D ? element(p, b, row, d) - p.origins[b * p.D + d] : 0;
@@ -76,14 +70,10 @@ __device__ float centre(const CentredPoints& p, bool to_tf32_too, int64_t b, int
   return rounded;
 }
 
-__global__ void __launch_bounds__(kWarps * 32) centre_kernel(PairPoints points) {
+__device__ void centre_row(const PairPoints& points, int64_t at) {
   const CentredPoints& p = points.z;
   const int lane = threadIdx.x % 32;
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32, R = p.N + p.M;
-  if (at >= p.B * R) {
-    return;
-  }
-  const int64_t b = at / R, row = at % R;
+  const int64_t R = p.N + p.M, b = at / R, row = at % R;
   const bool tf32 = points.precision == MatmulPrecision::tf32;
   double wide = 0, narrow = 0, along_wide = 0, along_narrow = 0;
   for (int64_t d = lane; d < p.stride; d += 32) {
@@ -99,10 +89,8 @@ __global__ void __launch_bounds__(kWarps * 32) centre_kernel(PairPoints points) 
   }
   wide = warp_sum(wide);
   narrow = warp_sum(narrow);
-  if (points.has_along) {
-    along_wide = warp_sum(along_wide);
-    along_narrow = warp_sum(along_narrow);
-  }
+  along_wide = warp_sum(along_wide);
+  along_narrow = warp_sum(along_narrow);
   if (lane == 0) {
     points.norms.wide[at] = wide;
     points.norms.narrow[at] = static_cast<float>(narrow);
@@ -112,6 +100,14 @@ __global__ void __launch_bounds__(kWarps * 32) centre_kernel(PairPoints points) 
     }
     // Floats that are not negative lie in the order of their bits, and a maximum has no order of its terms.
     atomicMax(points.largest + b, __float_as_uint(static_cast<float>(narrow)));
+  }
+}
+
+__global__ void __launch_bounds__(kWarps * 32) centre_kernel(PairPoints points) {
+  const int64_t rows = points.z.B * (points.z.N + points.z.M);
+  const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  for (int64_t at = warp * kRowsOfWarp; at < min(rows, (warp + 1) * kRowsOfWarp); ++at) {
+    centre_row(points, at);
   }
 }
 
@@ -150,7 +146,8 @@ CudaStatus centre_points(CudaStream stream, const PairPoints& points) {
     status = WGK_LAUNCH(add_slices_kernel, blocks(ceil_div(p.B * p.D, 256)), 256, 0, stream, points);
   }
   if (status == 0) {
-    status = WGK_LAUNCH(centre_kernel, dim3(static_cast<unsigned>(ceil_div(p.B * R, kWarps))), kWarps * 32, 0, stream,
+    const int64_t rows = kWarps * kRowsOfWarp;
+    status = WGK_LAUNCH(centre_kernel, dim3(static_cast<unsigned>(ceil_div(p.B * R, rows))), kWarps * 32, 0, stream,
                         points);
   }
   return status;
