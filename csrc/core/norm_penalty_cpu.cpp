@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "norm_penalty_formulas.h"
 #include "rows.h"
 
 #define WGK_KERNELS "row_kernels.h"
@@ -17,30 +18,6 @@ constexpr int64_t kStreamingBytes = 4 << 20;
 
 template <class T>
 using Value = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-double excess(const NormPenalty& p, double norm) {
-  const double e = norm - p.target;
-  return p.one_sided && e < 0 ? 0.0 : e;
-}
-
-double factor(const NormPenalty& p, int64_t B) { return p.reduction == Reduction::mean ? p.weight / B : p.weight; }
-
-// With phi(n) = (n - target)^2: phi'(n) / n, by which a gradient is scaled to give the first derivative.
-// At n = 0 that derivative is 0; for target 0, where phi is |g|^2, the scale is 2 everywhere.
-double first(const NormPenalty& p, double norm) {
-  if (p.target == 0) {
-    return 2;
-  }
-  return norm == 0 ? 0 : 2 * excess(p, norm) / norm;
-}
-
-// (phi'(n) / n)' * n, the scale of the second derivative along the gradient's direction.
-double second(const NormPenalty& p, double norm) {
-  if (norm == 0 || (p.one_sided && norm <= p.target)) {
-    return 0;
-  }
-  return 2 * p.target / norm;
-}
 
 template <class T>
 double grad_value_of(const NormPenalty& p, const void* grad_value, int64_t row) {
@@ -76,8 +53,7 @@ void reduce(const NormPenalty& p, const RowBlocks& blocks, const double* squares
     sum += penalty;
   }
   if (p.reduction != Reduction::none) {
-    // 0 / 0 for the mean over no samples, as torch has it.
-    value[0] = static_cast<Value<T>>(p.weight * (p.reduction == Reduction::mean ? sum / blocks.B : sum));
+    value[0] = static_cast<Value<T>>(reduced(p, blocks.B, sum));
   }
 }
 
@@ -98,7 +74,7 @@ void backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t
   const auto combine = WGK_PICK(isa, combine<T, false>);
   const bool streaming = streams<T>(blocks, grad_x);
   blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {
-    const double scale = grad_value_of<T>(p, grad_value, row) * factor(p, B) * first(p, norms[row]);
+    const double scale = grad_value_of<T>(p, grad_value, row) * factor(p, B) * first_scale(p, norms[row]);
     const int64_t at = row * D + begin;
     combine(0, nullptr, scale, grad + at, grad_x + at, n, streaming);
   });
@@ -123,7 +99,7 @@ void forward_with_grad(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B
   parallel_for(run, B, blocks.grain(), [&](int64_t begin, int64_t end) {
     squares[begin] = sum_of_squares(grad + begin * D, D);
     for (int64_t row = begin; row < end; ++row) {
-      const double scale = factor(p, B) * first(p, std::sqrt(squares[row]));
+      const double scale = factor(p, B) * first_scale(p, std::sqrt(squares[row]));
       const T* from = grad + row * D;
       if (row + 1 < end) {
         squares[row + 1] = scale_and_sum_squares(scale, from, grad_x + row * D, from + D, D, streaming);
@@ -147,14 +123,13 @@ void double_backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, 
   const bool streaming = streams<T>(blocks, grad_x);
   blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {
     const double norm = norms[row], scale = grad_value_of<T>(p, grad_value, row) * factor(p, B);
-    // second / norm^2, divided in two steps: norm^2 may underflow where the quotient does not overflow.
-    const double along = norm == 0 ? 0 : blocks.row_sum(dots.data(), row) / norm * second(p, norm) / norm;
+    const double along = second_scale(p, norm, blocks.row_sum(dots.data(), row));
     const int64_t at = row * D + begin;
-    combine(scale * first(p, norm), grad_grad_x + at, scale * along, grad + at, grad_x + at, n, streaming);
+    combine(scale * first_scale(p, norm), grad_grad_x + at, scale * along, grad + at, grad_x + at, n, streaming);
   });
   double sum = 0;
   for (int64_t row = 0; row < B; ++row) {
-    const double along = factor(p, B) * first(p, norms[row]) * blocks.row_sum(dots.data(), row);
+    const double along = factor(p, B) * first_scale(p, norms[row]) * blocks.row_sum(dots.data(), row);
     if (p.reduction == Reduction::none) {
       grad_grad_value[row] = static_cast<Value<T>>(along);
     }

@@ -49,7 +49,7 @@ def _fake_backward(grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor, *set
 
 
 def _fake_double_backward(*args: Any) -> tuple[Tensor, ...]:
-    *_, grad_sums, x, y, params, _, _, _, _, needs = args
+    *_, grad_sums, x, y, params, _, _, _, _, _, needs = args
     grad_grad_sums = x.new_empty((*x.shape[:-2], 3, params.shape[0]), dtype=torch.float64)
     return grad_grad_sums, *_fake_gradients(x, y, params, needs, x.dtype)
 
@@ -84,7 +84,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad_value is None and grad_sums is None:
-        return (None,) * 9
+        return (None,) * 10
     x, y, weights, params, sums, *grads = ctx.saved_tensors
     needs_x, needs_y, needs_weights, needs_params = ctx.needs_input_grad[:4]
     needs, have = _needs(needs_x, needs_y, needs_params), ctx.settings[-1]
@@ -101,7 +101,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_:
     if needs_weights and grad_value is not None:
         grad_weights = (grad_value[..., None, None].double() * sums).sum_to_size(weights.shape)
     grad_x, grad_y, grad_params = results
-    return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None
+    return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None, None
 
 
 def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -112,14 +112,14 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 
 def _double_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all([grad is None for grad in grad_grads]):
-        return (None,) * 9
+        return (None,) * 10
     grad_sums, x, y, params = ctx.saved_tensors
     _, needs_x, needs_y, needs_params = ctx.needs_input_grad[:4]
     needs = _needs(needs_x, needs_y, needs_params)
     # What was not asked for came out empty, and so is its gradient.
     along = [None if grad is None or grad.shape != of.shape else grad for grad, of in zip(grad_grads, (x, y, params))]
     grad_grad_sums, *grads = _kernel_sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
-    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), None, None, None, None, None
+    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), *[None] * 6
 
 
 def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[int, int]]:
@@ -143,7 +143,7 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
 
     def run(*args: Any) -> tuple[Tensor, ...]:
         x, y = args[x_at], args[x_at + 1]
-        if x.numel() + y.numel() < _ONE_CALL:
+        if x.numel() + y.numel() < _ONE_CALL or not x.is_cpu:
             return operator(*args)
         begin, end, diagonal, needs = args[-4:]
         rows = x.shape[-2] + y.shape[-2]
@@ -190,13 +190,37 @@ _kernel_sums_double_backward = differentiable(
 )
 
 
-def _as_tensors(kinds: Sequence[str], params: Any, weights: Any) -> tuple[list[int], Tensor, Tensor]:
-    """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C)."""
+def _as_tensors(
+    kinds: Sequence[str], params: Any, weights: Any, device: torch.device
+) -> tuple[list[int], Tensor, Tensor]:
+    """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C), all on the device."""
     if not isinstance(params, Tensor):
-        params = torch.tensor([(param,) for param in params], dtype=torch.float64, device="cpu")
+        params = _constant(tuple((param,) for param in params), device)
     if not isinstance(weights, Tensor):
-        weights = torch.tensor([(weight,) * len(kinds) for weight in weights], dtype=torch.float64, device="cpu")
-    return [_KIND_CODES[kind] for kind in kinds], params, weights
+        weights = _constant(tuple((weight,) * len(kinds) for weight in weights), device)
+    return [_KIND_CODES[kind] for kind in kinds], params.to(device), weights.to(device)
+
+
+def _constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    # A copy to another device waits for that device, and cannot be captured into a graph.
+    if device.type == "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return torch.tensor(rows, dtype=torch.float64, device=device)
+    return _cached_constant(rows, device)
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=torch.float64, device=device)
+
+
+def _allows_tf32(x: Tensor) -> bool:
+    """Whether torch may multiply matrices of this tensor's float32 numbers in TF32."""
+    if not x.is_cuda or x.dtype != torch.float32:
+        return False
+    if torch.compiler.is_compiling():  # the older name is the one that it knows how to guard
+        return torch.backends.cuda.matmul.allow_tf32
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
 
 
 def kernel_sums(
@@ -232,22 +256,24 @@ def kernel_sums(
     points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed
     order: the same input gives the same bits for any number of threads.
     """
-    codes, params, weights = _as_tensors(kinds, params, weights)
+    codes, params, weights = _as_tensors(kinds, params, weights, x.device)
     if not _backend.is_native(x):
-        return reference.kernel_sums(x, y, weights.to(x.device), params.to(x.device), kinds, begin, end, diagonal)
+        return reference.kernel_sums(x, y, weights, params, kinds, begin, end, diagonal)
     needs = _needs(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
-    return _kernel_sums(x, y, weights, params, codes, begin, end, diagonal, needs)[:2]
+    return _kernel_sums(x, y, weights, params, codes, _allows_tf32(x), begin, end, diagonal, needs)[:2]
 
 
 # ---- the value alone, for fixed numbers: the same formulas by the shortest way, for sizes at which Python is the cost
 
 
 @functools.lru_cache(maxsize=256)
-def _cached_constants(kinds: Any, params: Any, weights: Any, diagonal: bool, needs: int) -> tuple[Any, ...]:
+def _cached_constants(
+    kinds: Any, params: Any, weights: Any, device: torch.device, allow_tf32: bool, diagonal: bool, needs: int
+) -> tuple[Any, ...]:
     """What the operator takes after x and y."""
     with torch.inference_mode(False):
-        codes, params, weights = _as_tensors(kinds, params, weights)
-    return weights, params, codes, 0, -1, diagonal, needs
+        codes, params, weights = _as_tensors(kinds, params, weights, device)
+    return weights, params, codes, allow_tf32, 0, -1, diagonal, needs
 
 
 def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor, ...]:
@@ -298,5 +324,5 @@ def weighted_kernel_sum(
     ):
         return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
     needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0
-    constants = _cached_constants(kinds, params, weights, diagonal, needs)
+    constants = _cached_constants(kinds, params, weights, x.device, _allows_tf32(x), diagonal, needs)
     return _kernel_sums_value(x, y, constants) if needs else _run_value(x, y, constants)[0]
