@@ -51,6 +51,10 @@ class Score(NamedTuple):
     output: int | str | Callable[[Any], Tensor] | None
     rows: int
 
+    def is_bare(self) -> bool:
+        """Whether the critic is given nothing but samples, and gives nothing but scores."""
+        return not self.args and not self.kwargs and self.output is None
+
     def __call__(self, x: Tensor) -> Tensor:
         return scores_of(self.critic(x, *self.args, **(self.kwargs or {})), self.output, self.rows)
 

@@ -53,18 +53,26 @@ class GradientNorms(NamedTuple):
                 raise ValueError(f"sample_weight must have one number per sample (or group), {wanted}, got {got}")
             _checks.same_device("the samples", x, "sample_weight", self.sample_weight)
 
-    def is_plain(self) -> bool:
-        """Whether it is the penalty that norm_penalty knows."""
-        return self.norm_dims is None and self.pac == 1 and self.sample_weight is None and self.reduction != "max"
+    def plain_settings(self) -> dict[str, Any] | None:
+        """As norm_penalty takes them; None where it does not know such a penalty."""
+        if self.norm_dims is not None or self.pac > 1 or self.sample_weight is not None or self.reduction == "max":
+            return None
+        return {
+            "target": self.target,
+            "one_sided": self.one_sided,
+            "reduction": self.reduction,
+            "weight": self.weight,
+        }
 
     def penalty(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """The penalty and the norms, (B / pac, ...) float64, of the gradient by the samples, (B, ...)."""
+        plain = self.plain_settings()
+        if plain is not None:
+            return weighted_norm_penalty(gradient, **plain)
         shape, rows = self._rows(gradient)
-        settings = {"target": self.target, "one_sided": self.one_sided, "weight": self.weight}
-        if self.reduction != "max" and self.sample_weight is None:
-            penalty, norms = weighted_norm_penalty(rows, reduction=self.reduction, **settings)
-            return penalty.reshape(shape) if self.reduction == "none" else penalty, norms.reshape(shape)
-        penalties, norms = weighted_norm_penalty(rows, reduction="none", **settings)
+        penalties, norms = weighted_norm_penalty(
+            rows, target=self.target, one_sided=self.one_sided, reduction="none", weight=self.weight
+        )
         penalties, norms = penalties.reshape(shape), norms.reshape(shape)
         if self.sample_weight is not None:
             factor = self.sample_weight.detach().to(penalties.dtype)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from . import _backend
-from .closed_form import NotCovered, closed_form_penalty
+from .closed_form import NotCovered, closed_form_penalty, fully_connected_layers, fully_connected_penalty
 from .critics import Score, called_eagerly
 from .gradient_norms import GradientNorms
 
@@ -89,6 +89,9 @@ def penalty_by_route(
         return norms.penalty(_functional_gradient(score, x, seed))
     with called_eagerly(), _explained_errors():
         if route.name == "closed_form":
+            fully_connected = _fully_connected(score, x, norms)
+            if fully_connected is not None:
+                return fully_connected
             before = _State(score.critic, x)
             try:
                 return _depends_on_x(closed_form_penalty(score, x.detach(), norms.penalty, seed))
@@ -100,6 +103,12 @@ def penalty_by_route(
         return norms.penalty(_depends_on_x(_recorded_gradient(score, x, seed)))
 
 
+def _fully_connected(score: Score, x: Tensor, norms: GradientNorms) -> tuple[Tensor, Tensor] | None:
+    settings = norms.plain_settings() if score.is_bare() else None
+    layers = None if settings is None else fully_connected_layers(score.critic, x)
+    return None if layers is None else fully_connected_penalty(layers, x, **settings)
+
+
 def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:
     """What 'auto' takes, found by a trial run that the critic does not notice; what was remembered is forgotten."""
     with contextlib.suppress(TypeError):
@@ -107,6 +116,8 @@ def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:
     route = choose_route("auto", score.critic, x, norms, detach=True)
     if route.name != "closed_form":
         return route
+    if _fully_connected(score, x, norms) is not None:
+        return Route("closed_form", "it is a stack of fully connected layers, which one operator knows")
     before = _State(score.critic, x)
     try:
         with called_eagerly():

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from .attach import attach_gradients
+from .fully_connected import fully_connected_layers, fully_connected_penalty
 from .recorder import NotCovered, Recorder
 from .steps import Changed
 from .sweeps import Pass
 
-__all__ = ["NotCovered", "closed_form_penalty"]
+__all__ = ["NotCovered", "closed_form_penalty", "fully_connected_layers", "fully_connected_penalty"]
 
 
 def closed_form_penalty(
