@@ -18,8 +18,8 @@ struct MlpLayer {
   void* grad_weight;   // [out, in]; null, in every layer, where no derivatives are wanted
 };
 
-// x: [B, D] with D = layers[0].in, of dtype (float32 or float64) like weights, biases and results but the norms.
-// value: [1]. norms: [B]. scores: [B, K] with K = layers[depth - 1].out. The reduction is not none; depth is at least 1.
+// x: [B, D] with D = layers[0].in. value: [1]. norms: [B]. scores: [B, K] with K = layers[depth - 1].out. All but the
+// norms are of dtype, float32 or float64. The reduction is not none; depth is at least 1.
 void mlp_penalty(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, const MlpLayer* layers,
                  int64_t depth, const void* x, void* value, double* norms, void* scores);
 

@@ -30,10 +30,10 @@ std::vector<MlpStep<T>> steps_of(const MlpLayer* layers, int64_t depth) {
 
 // Fills in the sizes, and where each layer's numbers are.
 template <class T>
-void lay_out(MlpPlan<T>& plan, std::vector<MlpStep<T>>& steps, int64_t lanes) {
-  plan.columns = 2 * lanes;
-  // Two vectors a group use the registers better; one gives a small batch to more threads.
-  plan.width = plan.B < 4 * lanes ? lanes : 2 * lanes;
+void lay_out(MlpPlan<T>& plan, std::vector<MlpStep<T>>& steps, int64_t lanes, int64_t vectors) {
+  plan.columns = vectors * lanes;
+  // More vectors a group use the registers better; one gives a small batch to more threads.
+  plan.width = plan.B < 2 * vectors * lanes ? lanes : vectors * lanes;
   plan.widest = steps[0].in;
   for (MlpStep<T>& step : steps) {
     const int64_t panel = step.out * plan.width;
@@ -94,7 +94,7 @@ void penalty_of(Isa isa, ParallelFor run, const NormPenalty& penalty, int64_t B,
   plan.norms = norms;
   plan.scores = scores;
   plan.needs_grads = layers[0].grad_weight != nullptr;
-  lay_out(plan, steps, WGK_PICK(isa, kLanes<T>));
+  lay_out(plan, steps, WGK_PICK(isa, kLanes<T>), WGK_PICK(isa, kBlockVectors));
   int64_t weights = 0;
   for (const MlpStep<T>& step : steps) {
     weights += step.in * step.out;

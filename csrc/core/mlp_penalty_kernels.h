@@ -1,122 +1,9 @@
 // The sweeps over one group of samples, and the sums over samples. Compiled once per instruction set (for_each_isa.h).
 #include "simd.h"
+#include "panel_products.h"
 
 namespace wgk {
 namespace WGK_ISA {
-
-// The block of results that is kept in registers, of which there are 16, and 32 with AVX-512.
-inline constexpr int kMlpRows = WGK_VECTOR_BYTES == 64 ? 8 : 6, kMlpVectors = 2;
-inline constexpr int64_t kMlpBlock = 512;  // products of more terms than this are summed block by block
-
-// sums[r][v] += sum_k a[r * row_step + k * step] * b[k * b_step + v * lanes], all in registers.
-template <class T, int rows, int vectors>
-WGK_INLINE void multiply_add(const T* a, int64_t row_step, int64_t step, const T* b, int64_t b_step, int64_t count,
-                             Vector<T> (&sums)[rows][vectors]) {
-  for (int64_t k = 0; k < count; ++k) {
-    Vector<T> right[vectors];
-#pragma GCC unroll 2
-    for (int v = 0; v < vectors; ++v) {
-      right[v] = load(b + k * b_step + v * kLanes<T>);
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) {
-      const Vector<T> left = splat<Vector<T>>(a[r * row_step + k * step]);
-#pragma GCC unroll 2
-      for (int v = 0; v < vectors; ++v) {
-        sums[r][v] = fma(left, right[v], sums[r][v]);
-      }
-    }
-  }
-}
-
-// out[i] = finish(i, element, sum_k w[i * row_step + k * step] * panel[k]) for `rows` rows from i on.
-template <class T, int rows, int vectors, class Finish>
-WGK_INLINE void multiply_rows(const T* w, int64_t row_step, int64_t step, int64_t i, int64_t count, const T* panel,
-                              T* out, const Finish& finish) {
-  constexpr int64_t kWidth = vectors * kLanes<T>;
-  w += i * row_step;
-  for (int64_t begin = 0; begin < count || begin == 0; begin += kMlpBlock) {
-    const int64_t terms = std::min(kMlpBlock, count - begin);
-    Vector<T> sums[rows][vectors] = {};
-    multiply_add<T, rows, vectors>(w + begin * step, row_step, step, panel + begin * kWidth, kWidth, terms, sums);
-    for (int r = 0; r < rows; ++r) {
-      for (int v = 0; v < vectors; ++v) {
-        const int64_t at = (i + r) * kWidth + v * kLanes<T>;
-        const Vector<T> sum = begin == 0 ? sums[r][v] : load(out + at) + sums[r][v];
-        store(out + at, begin + terms == count ? finish(i + r, at, sum) : sum);
-      }
-    }
-  }
-}
-
-// The same for rows 0 to n. The last block begins early enough to be a whole one: a row may be computed twice.
-template <class T, int vectors, class Finish>
-WGK_INLINE void multiply_panel(const T* w, int64_t row_step, int64_t step, int64_t n, int64_t count, const T* panel,
-                               T* out, const Finish& finish) {
-  if (n >= kMlpRows) {
-    for (int64_t i = 0; i < n; i += kMlpRows) {
-      multiply_rows<T, kMlpRows, vectors>(w, row_step, step, std::min(i, n - kMlpRows), count, panel, out, finish);
-    }
-  } else {
-    for (int64_t i = 0; i < n; ++i) {
-      multiply_rows<T, 1, vectors>(w, row_step, step, i, count, panel, out, finish);
-    }
-  }
-}
-
-// ---- masks of z > 0, a byte each
-
-template <class T>
-using Comparison = decltype(Vector<T>{} > Vector<T>{});
-template <class T>
-using MaskBytes = vec<int8_t, kLanes<T>>;
-
-template <class T>
-WGK_INLINE Comparison<T> load_mask(const int8_t* p) {
-  return __builtin_convertvector(load_bytes<MaskBytes<T>>(p), Comparison<T>);
-}
-
-template <class T>
-WGK_INLINE void store_mask(int8_t* p, Comparison<T> mask) {
-  const auto bytes = __builtin_convertvector(mask, MaskBytes<T>);
-  std::memcpy(p, &bytes, sizeof(bytes));
-}
-
-// What the linear part of a sweep becomes: through the activation, or through its derivative where it bends.
-template <class T>
-struct Bend {
-  T slope;
-  const int8_t* mask;  // null: unchanged
-
-  WGK_INLINE Vector<T> operator()(int64_t, int64_t at, Vector<T> sum) const {
-    if (mask == nullptr) {
-      return sum;
-    }
-    return load_mask<T>(mask + at) ? sum : below(slope, sum);
-  }
-  // 0 for a ReLU whatever x is, infinity too.
-  WGK_INLINE static Vector<T> below(T slope, Vector<T> x) {
-    return slope == T{0} ? Vector<T>{} : splat<Vector<T>>(slope) * x;
-  }
-};
-
-template <class T>
-struct Activate {
-  T slope;
-  const T* bias;
-  int8_t* mask;  // null: identity
-
-  WGK_INLINE Vector<T> operator()(int64_t i, int64_t at, Vector<T> sum) const {
-    const Vector<T> z = bias == nullptr ? sum : sum + splat<Vector<T>>(bias[i]);
-    if (mask == nullptr) {
-      return z;
-    }
-    // As torch has it for NaN: relu lets it through, leaky_relu scales it.
-    const Comparison<T> above = slope == T{0} ? ~(z <= Vector<T>{}) : z > Vector<T>{};
-    store_mask<T>(mask + at, above);
-    return above ? z : Bend<T>::below(slope, z);
-  }
-};
 
 // ---- one group
 
@@ -142,7 +29,7 @@ void panel_to_samples(const T* panel, int64_t count, int64_t D, int64_t width, T
 // A panel [n, width] to tiles [width, columns] of its features, zero for the features that are not there.
 template <class T>
 void panel_to_tiles(const T* panel, int64_t n, int64_t width, T* tiles) {
-  constexpr int64_t kColumns = kMlpVectors * kLanes<T>;
+  constexpr int64_t kColumns = kBlockVectors * kLanes<T>;
   for (int64_t first = 0; first < n; first += kColumns, tiles += width * kColumns) {
     for (int64_t k = 0; k < kColumns; ++k) {
       for (int64_t b = 0; b < width; ++b) {
@@ -227,7 +114,7 @@ void sweep_vectors(const MlpPlan<T>& plan, int64_t group, T* kept, T* panels, in
 template <class T>
 void sweep_group(const MlpPlan<T>& plan, int64_t group, T* kept, T* panels, int8_t* masks) {
   plan.width == kLanes<T> ? sweep_vectors<T, 1>(plan, group, kept, panels, masks)
-                          : sweep_vectors<T, kMlpVectors>(plan, group, kept, panels, masks);
+                          : sweep_vectors<T, kBlockVectors>(plan, group, kept, panels, masks);
 }
 
 // ---- derivatives by the weights
@@ -235,10 +122,10 @@ void sweep_group(const MlpPlan<T>& plan, int64_t group, T* kept, T* panels, int8
 // `rows` rows of delta (outer) tangent from row i on, `vectors` vectors of columns from `column` on.
 template <class T, int rows, int vectors>
 void sum_samples(const MlpPlan<T>& plan, const MlpStep<T>& step, int64_t i, int64_t column) {
-  constexpr int64_t kColumns = kMlpVectors * kLanes<T>;
+  constexpr int64_t kColumns = kBlockVectors * kLanes<T>;
   const int64_t wanted = std::min<int64_t>(vectors * kLanes<T>, step.in - column);
   const int64_t tile = step.tangent + column / kColumns * kColumns * plan.width;
-  const int64_t groups_per_block = kMlpBlock / plan.width;
+  const int64_t groups_per_block = kBlockTerms / plan.width;
   T totals[rows][vectors * kLanes<T>] = {};
   for (int64_t begin = 0; begin < plan.groups(); begin += groups_per_block) {
     Vector<T> sums[rows][vectors] = {};
@@ -262,18 +149,18 @@ void sum_samples(const MlpPlan<T>& plan, const MlpStep<T>& step, int64_t i, int6
 // Rows [begin, end) of one layer: column by column of tiles, each of which stays in the cache for all rows.
 template <class T>
 void sum_rows(const MlpPlan<T>& plan, const MlpStep<T>& step, int64_t begin, int64_t end) {
-  constexpr int64_t kColumns = kMlpVectors * kLanes<T>;
+  constexpr int64_t kColumns = kBlockVectors * kLanes<T>;
   for (int64_t column = 0; column < step.in; column += kColumns) {
     const bool whole = step.in - column > kLanes<T>;
-    if (end - begin >= kMlpRows) {
-      for (int64_t i = begin; i < end; i += kMlpRows) {
-        const int64_t at = std::min(i, end - kMlpRows);
-        whole ? sum_samples<T, kMlpRows, kMlpVectors>(plan, step, at, column)
-              : sum_samples<T, kMlpRows, 1>(plan, step, at, column);
+    if (end - begin >= kBlockRows) {
+      for (int64_t i = begin; i < end; i += kBlockRows) {
+        const int64_t at = std::min(i, end - kBlockRows);
+        whole ? sum_samples<T, kBlockRows, kBlockVectors>(plan, step, at, column)
+              : sum_samples<T, kBlockRows, 1>(plan, step, at, column);
       }
     } else {
       for (int64_t i = begin; i < end; ++i) {
-        whole ? sum_samples<T, 1, kMlpVectors>(plan, step, i, column) : sum_samples<T, 1, 1>(plan, step, i, column);
+        whole ? sum_samples<T, 1, kBlockVectors>(plan, step, i, column) : sum_samples<T, 1, 1>(plan, step, i, column);
       }
     }
   }
