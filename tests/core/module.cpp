@@ -106,7 +106,7 @@ void bind_norm_penalty(py::module_& m) {
     const auto [B, D] = rows(grad);
     const Use use(run);
     norm_penalty_with_grad(run.isa, run_threads, dtype, penalty, B, D, in(grad, dtype, B * D),
-                           out(value, wide(dtype), values(penalty, B)),
+                           out(value, wide(dtype), values_of(penalty, B)),
                            static_cast<double*>(out(norms, DType::float64, B)), out(grad_x, dtype, B * D));
   });
 
