@@ -26,7 +26,7 @@ class Critic:
             rng = np.random.default_rng(seed)
             self.x = place(rng.normal(size=(B, sizes[0])), dtype, shift)
             pairs = list(itertools.pairwise(sizes))
-            self.weights = [place(rng.normal(size=(out, n)) * np.sqrt(2 / n), dtype, shift) for n, out in pairs]
+            self.weights = [place(rng.normal(size=(out, n)) * np.sqrt(2 / max(n, 1)), dtype, shift) for n, out in pairs]
             self.biases = [place(rng.normal(size=out), dtype, shift) if biased else None for _, out in pairs]
             self.slopes, self.dtype = slopes, dtype
             if self.forward() > 2**9 * ROUNDING[dtype]:
