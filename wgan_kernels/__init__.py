@@ -7,7 +7,7 @@ from .mmd import mmd2
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import norm_penalty
 from .ops.weight_clip import clip_weights_
-from .penalty import gradient_penalty
+from .penalty import explain_route, gradient_penalty
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "build_info",
     "clip_weights_",
+    "explain_route",
     "gradient_penalty",
     "interpolate",
     "kernels",
