@@ -3,6 +3,7 @@
 from . import kernels, nn, optim
 from ._backend import use_backend
 from ._extension import build_info
+from .diagnosis import check_critic
 from .mmd import mmd2
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import norm_penalty
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 __all__ = [
     "__version__",
     "build_info",
+    "check_critic",
     "clip_weights_",
     "explain_route",
     "gradient_penalty",

@@ -8,12 +8,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import _backend
 from .closed_form import NotCovered, closed_form_penalty, fully_connected_layers, fully_connected_penalty
 from .critics import Score, called_eagerly
 from .gradient_norms import GradientNorms
+from .state import State
 
 ROUTES = ("auto", "closed_form", "functional", "double_backward")
 
@@ -92,7 +93,7 @@ def penalty_by_route(
             fully_connected = _fully_connected(score, x, norms)
             if fully_connected is not None:
                 return fully_connected
-            before = _State(score.critic, x)
+            before = State(score.critic, x)
             try:
                 return _depends_on_x(closed_form_penalty(score, x.detach(), norms.penalty, seed))
             except NotCovered as obstacle:
@@ -118,7 +119,7 @@ def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:
         return route
     if _fully_connected(score, x, norms) is not None:
         return Route("closed_form", "it is a stack of fully connected layers, which one operator knows")
-    before = _State(score.critic, x)
+    before = State(score.critic, x)
     try:
         with called_eagerly():
             closed_form_penalty(score, x.detach(), norms.penalty)
@@ -173,23 +174,3 @@ def _explained_errors() -> Any:
                 "differentiate: build or load the critic outside inference mode, or clone them there"
             ) from error
         raise
-
-
-class _State:
-    """What a call of the critic moves: a critic that is called a second time in its place must not notice."""
-
-    def __init__(self, critic: Any, x: Tensor) -> None:
-        buffers = critic.buffers() if isinstance(critic, nn.Module) else ()
-        self._buffers = [(buffer, buffer.clone()) for buffer in buffers]
-        self._random = torch.get_rng_state()
-        self._device = x.device if x.is_cuda and not torch.cuda.is_current_stream_capturing() else None
-        if self._device is not None:
-            self._device_random = torch.cuda.get_rng_state(self._device)
-
-    def restore(self) -> None:
-        with torch.no_grad():
-            for buffer, value in self._buffers:
-                buffer.copy_(value)
-        torch.set_rng_state(self._random)
-        if self._device is not None:
-            torch.cuda.set_rng_state(self._device_random, self._device)

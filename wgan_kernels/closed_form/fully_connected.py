@@ -21,9 +21,10 @@ class Layers(NamedTuple):
 
 def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     """The layers of an nn.Sequential that is known to do nothing else; looked up anew for every call."""
-    if type(critic) is not nn.Sequential or not _is_bare(critic) or modules._has_any_global_hook():
+    if type(critic) is not nn.Sequential or not _is_bare(critic) or type(x) is not Tensor or not x.is_cpu:
         return None
-    if type(x) is not Tensor or not x.is_cpu or torch.is_autocast_enabled("cpu") or torch._C._len_torch_function_stack() > 0:
+    # Whoever watches or changes what the layers call must go on seeing it.
+    if modules._has_any_global_hook() or torch.is_autocast_enabled("cpu") or torch._C._len_torch_function_stack():
         return None
     layers = Layers([], [], [], 0)
     pending = list(reversed(critic._modules.values()))
