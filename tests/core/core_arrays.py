@@ -142,7 +142,7 @@ def for_any_threads(core, isa: str, call):
 
 
 def for_any_order(simt, call):
-    """What call(run) returns, a tuple of arrays: the same bits when threads and blocks run from the last to the first."""
+    """What call(run) returns, a tuple of arrays: the same bits with threads and blocks from the last to the first."""
     first, last = call(simt.Run()), call(simt.Run(reverse=True))
     for expected, actual in zip(first, last):
         assert_same_bits(actual, expected, "another order of threads")
