@@ -6,7 +6,7 @@ from core_arrays import DTYPES, QUICK, WIDE, Output, place, to_values
 from test_core_kernel_sums import IMQ, RBF, SUMS_TOLERANCE, assert_near, kernel_terms, problem
 from test_simt_kernel_sums import FAR_APART, both_orders
 
-# Tiles have 64 rows, 64 columns in float and 16 in double; features and columns of v are cut at 64 and 32.
+# Tiles have 64 rows, 32 columns in float and 16 in double; features and columns of v are cut at 64 and 32.
 SIZES = [
     (1, 1, 1, 1),
     (1, 2, 0, 3),

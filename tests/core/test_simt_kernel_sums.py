@@ -5,7 +5,7 @@ import pytest
 from core_arrays import DTYPES, QUICK, STORAGE, WIDE, Output, assert_same_bits, place, to_values
 from test_core_kernel_sums import IMQ, RBF, SUMS_TOLERANCE, TOLERANCE, Oracle, assert_near, call, problem
 
-# Tiles have 128 rows for sums alone, else 64; 64 columns in float, 32 for tangents, 16 in double; features advance by 8
+# Tiles have 128 rows for sums alone, else 64; 32 columns in float, 16 for tangents and in double; features advance by 8
 # and are cut at 64 in float and 32 in double. Rows are summed for the mean in slices of 512.
 SIZES = [
     (1, 1, 1),
