@@ -68,9 +68,7 @@ def test_ranges_are_rows_of_the_whole(simt, dtype):
     cuts = [0, 1, 1, 18, 66, 70]
     for diagonal in (True, False):
         whole = product(simt, simt.Run(), dtype, x, y, v, (0, 70), diagonal, 0, mixture)
-        parts = [
-            product(simt, simt.Run(), dtype, x, y, v, rows, diagonal, 0, mixture) for rows in zip(cuts, cuts[1:])
-        ]
+        parts = [product(simt, simt.Run(), dtype, x, y, v, rows, diagonal, 0, mixture) for rows in zip(cuts, cuts[1:])]
         np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=0, atol=1e-6 * abs(whole).max())
 
 

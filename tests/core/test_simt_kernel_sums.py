@@ -24,7 +24,7 @@ SIZES = [
     (70, 3, 130),
     (500, 40, 1),
 ]
-SIZES = [(2, 3, 0), (15, 17, 9), (33, 2, 3), (4, 3, 65)] if QUICK else SIZES
+SIZES = [(2, 3, 0), (15, 17, 9), (66, 2, 3), (4, 3, 65)] if QUICK else SIZES
 
 
 # As in tests/tolerances.py, which needs torch: relative to the largest entry.
@@ -32,7 +32,7 @@ FAR_APART = 1e-6
 
 
 def both_orders(simt, run):
-    """What run(order) returns, a list of arrays, after checking that the order of threads and blocks does not matter."""
+    """What run(order) returns, a list of arrays, after checking that the order of threads and blocks is all one."""
     results = run(simt.Run(False))
     for forward, backward in zip(results, run(simt.Run(True))):
         assert_same_bits(backward, forward, "threads and blocks in reverse")
