@@ -14,16 +14,16 @@ from .steps import Grads
 class Pass:
     """One forward pass of a critic, ending in a slot of scores, whose sum is differentiated."""
 
-    def __init__(self, recorder: Recorder, scores: Tensor, slot: int) -> None:
+    def __init__(self, recorder: Recorder, scores: Tensor, slot: int, seed: float) -> None:
         self.steps, self.results, self.dtypes = recorder.steps, recorder.results, recorder.dtypes
         self.slot = slot
-        self.deltas: dict[int, Tensor] = {slot: torch.ones_like(scores.detach())}
+        self.deltas: dict[int, Tensor] = {slot: torch.full_like(scores.detach(), seed)}
 
     def needs_params(self) -> bool:
         return any([len(step.params()) > 0 for step in self.steps])
 
     def input_gradient(self) -> Tensor | None:
-        """The adjoint sweep: the gradient of the scores' sum by the samples."""
+        """The adjoint sweep: seed times the gradient of the scores' sum by the samples."""
         for step, result in zip(reversed(self.steps), reversed(self.results)):
             if result in self.deltas:
                 self._add_to(self.deltas, step.sources, step.adjoint(self.deltas[result]))
