@@ -261,9 +261,7 @@ def test_memory(norm: bool, bar: float) -> None:
     middle = [nn.Conv2d(32, 64, 4, 2, 1), *([nn.GroupNorm(1, 64)] if norm else []), nn.LeakyReLU(0.2)]
     critic = nn.Sequential(nn.Conv2d(3, 32, 4, 2, 1), nn.LeakyReLU(0.2), *middle, nn.Conv2d(64, 1, 8), nn.Flatten())
     x = torch.randn(8, 3, 32, 32)
-    ours, eager = (
-        allocated_at_most(lambda: gradients(f(critic, x)[0], critic)) for f in (closed_form, eager_penalty)
-    )
+    ours, eager = (allocated_at_most(lambda: gradients(f(critic, x)[0], critic)) for f in (closed_form, eager_penalty))
     assert ours <= bar * eager, f"{ours / eager:.2f} of eager"
 
 
