@@ -54,13 +54,13 @@ class Recorder(TorchFunctionMode):
         self.steps: list[Step] = []
         self.results: list[int] = []
         self.dtypes: list[torch.dtype] = []
-        self._values: list[Callable[[], Tensor]] = []
+        self._values: dict[int, Callable[[], Tensor]] = {}  # of slots that are made again rather than kept
         self._slots: dict[tuple[Any, int], int] = {}  # by edge of the graph
         self._anchor = torch.empty(0, requires_grad=True)
 
     def start(self, x: Tensor) -> Tensor:
         marked = _Mark.apply(x, self._anchor, False)
-        self._new_slot(marked, Kept(x).get)
+        self._new_slot(marked)
         return marked
 
     def finish(self, scores: Tensor) -> int | None:
@@ -92,29 +92,31 @@ class Recorder(TorchFunctionMode):
             return None
         return self._slot(x)
 
-    def value(self, slot: int) -> Callable[[], Tensor]:
-        return self._values[slot]
+    def value(self, slot: int, x: Tensor) -> Callable[[], Tensor]:
+        """For later: x, which is in this slot."""
+        return self._values.get(slot) or Kept(x.detach()).get
 
     def add(self, step: Step, out: Tensor, value: Callable[[], Tensor] | None = None) -> Tensor:
         """The step's result as the critic is to see it. `value` makes it again, where it is not to be kept."""
         marked = _Mark.apply(out, self._anchor, False)
-        self._add(step, marked, value or Kept(out.detach()).get)
+        self._add(step, marked)
+        if value is not None:
+            self._values[self.results[-1]] = value
         return marked
 
     def add_in_place(self, make_step: Callable[[], Step], x: Tensor) -> Tensor:
         """x, already written into outside the graph, as the result of a step, made when versions are counted."""
         _Mark.apply(x, self._anchor, True)
-        self._add(make_step(), x, Kept(x.detach()).get)
+        self._add(make_step(), x)
         return x
 
-    def _add(self, step: Step, marked: Tensor, value: Callable[[], Tensor]) -> None:
-        self.results.append(self._new_slot(marked, value))
+    def _add(self, step: Step, marked: Tensor) -> None:
+        self.results.append(self._new_slot(marked))
         self.steps.append(step)
 
-    def _new_slot(self, tensor: Tensor, value: Callable[[], Tensor]) -> int:
+    def _new_slot(self, tensor: Tensor) -> int:
         self._slots[tensor.grad_fn, tensor.output_nr] = len(self.dtypes)
         self.dtypes.append(tensor.dtype)
-        self._values.append(value)
         return len(self.dtypes) - 1
 
     def _slot(self, tensor: Tensor) -> int | None:
@@ -127,7 +129,7 @@ class Recorder(TorchFunctionMode):
             if not edges:
                 return None
             self.steps.append(Segment([self._slots[e] for e in edges], edges, leaves, edge))
-            self.results.append(self._new_slot(tensor, Kept(tensor.detach()).get))
+            self.results.append(self._new_slot(tensor))
         return self._slots[edge]
 
     def _reached(self, node: Any) -> tuple[list[tuple[Any, int]], list[Tensor]]:

@@ -28,7 +28,7 @@ def linear(recorder: Recorder, function: Any, input: Any, weight: Any, bias: Any
     if source is None or input.dim() < 2:
         return None
     out = _outside_graph(function, input, weight, bias)
-    return recorder.add(Linear(source, recorder.value(source), weight, bias, out), out)
+    return recorder.add(Linear(source, recorder.value(source, input), weight, bias, out), out)
 
 
 def convolution(
@@ -48,7 +48,7 @@ def convolution(
         return None
     out = _outside_graph(function, input, weight, bias, stride, padding, dilation, groups)
     settings = *_of_each_dimension(dims, stride, padding, dilation), False, [0] * dims, groups
-    return recorder.add(Convolution(source, recorder.value(source), weight, bias, out, input, settings), out)
+    return recorder.add(Convolution(source, recorder.value(source, input), weight, bias, out, input, settings), out)
 
 
 def transposed_convolution(
@@ -70,7 +70,7 @@ def transposed_convolution(
     out = _outside_graph(function, input, weight, bias, stride, padding, output_padding, groups, dilation)
     stride, padding, dilation, output_padding = _of_each_dimension(dims, stride, padding, dilation, output_padding)
     settings = stride, padding, dilation, True, output_padding, groups
-    return recorder.add(Convolution(source, recorder.value(source), weight, bias, out, input, settings), out)
+    return recorder.add(Convolution(source, recorder.value(source, input), weight, bias, out, input, settings), out)
 
 
 def relu(recorder: Recorder, function: Any, input: Any, inplace: bool = False) -> Tensor | None:

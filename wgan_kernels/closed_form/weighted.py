@@ -93,9 +93,19 @@ class Convolution(Weighted):
     ) -> None:
         super().__init__(source, h, weight, bias, out)
         self.settings, self.shape = settings, like.shape
-        self.contiguous = like.is_contiguous()
-        *_, transposed, _, groups = settings
-        image = like.dim() == 4 and self.contiguous and like.device.type == "cpu" and not transposed
+        stride, padding, dilation, transposed, _, groups = settings
+        # What a stride passed over at the end comes back as padding.
+        sizes = zip(like.shape[2:], out.shape[2:], weight.shape[2:], stride, padding, dilation)
+        rest = [size - ((n - 1) * s - 2 * p + d * (k - 1) + 1) for size, n, k, s, p, d in sizes]
+        self.transposed_settings = (
+            stride,
+            padding,
+            dilation,
+            not transposed,
+            [0] * len(rest) if transposed else rest,
+            groups,
+        )
+        image = like.dim() == 4 and like.is_contiguous() and like.device.type == "cpu" and not transposed
         # oneDNN's input gradient is three to six times slower than a matrix product where there are few channels, and
         # up to twice as slow in the contiguous layout as in the other one.
         self.folds = image and groups == 1 and self.shape[1] <= 4 and out.dtype in (torch.float32, torch.float64)
@@ -109,18 +119,11 @@ class Convolution(Weighted):
             weight, (stride, padding, dilation, *_) = self.cast_weight.get(), self.settings
             columns = weight.flatten(1).t() @ delta.flatten(2)
             return functional.fold(columns, self.shape[2:], weight.shape[2:], dilation, padding, stride)
-        layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(len(self.shape), torch.contiguous_format)
         if self.turns:
-            delta = delta.contiguous(memory_format=layout)
-        elif self.contiguous:
-            layout = torch.contiguous_format
-        # Of the input only shape and layout matter here; a layout needs memory, though nobody writes to it.
-        like = torch.empty(self.shape, dtype=delta.dtype, device=delta.device, memory_format=layout)
-        grad = self._backward(delta, like, (True, False, False))[0]
+            delta = delta.contiguous(memory_format=torch.channels_last)
+        grad = aten.convolution(delta, self.cast_weight.get(), None, *self.transposed_settings)
         return grad.contiguous() if self.turns else grad
 
     def weight_grad(self, delta: Tensor, t: Tensor) -> Tensor:
-        return self._backward(delta, t, (False, True, False))[1]
-
-    def _backward(self, delta: Tensor, h: Tensor, mask: tuple[bool, bool, bool]) -> tuple[Tensor, ...]:
-        return aten.convolution_backward(delta, h, self.cast_weight.get(), None, *self.settings, mask)
+        mask = (False, True, False)
+        return aten.convolution_backward(delta, t, self.cast_weight.get(), None, *self.settings, mask)[1]
