@@ -3,6 +3,7 @@
 from . import kernels, nn, optim
 from ._backend import use_backend
 from ._extension import build_info
+from .critic_loss import wasserstein_critic_loss
 from .diagnosis import check_critic
 from .mmd import mmd2
 from .ops.interpolate import interpolate
@@ -26,4 +27,5 @@ __all__ = [
     "norm_penalty",
     "optim",
     "use_backend",
+    "wasserstein_critic_loss",
 ]

@@ -69,6 +69,17 @@ def called_eagerly() -> AbstractContextManager[Any]:
     return torch.compiler.set_stance("force_eager")
 
 
+def runs_its_forward_alone(module: nn.Module) -> bool:
+    """Whether a call of the module is a call of its class's forward: no hooks, nothing put in its place."""
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
 def warn_of_batch_norm(critic: Callable[..., Any]) -> None:
     if torch.compiler.is_compiling() or not isinstance(critic, nn.Module):
         return

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
+from ..critics import runs_its_forward_alone
 from ..ops.mlp_penalty import mlp_penalty
 from .attach import attach_gradients
 
@@ -21,7 +22,7 @@ class Layers(NamedTuple):
 
 def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     """The layers of an nn.Sequential that is known to do nothing else; looked up anew for every call."""
-    if type(critic) is not nn.Sequential or not _is_bare(critic) or type(x) is not Tensor or not x.is_cpu:
+    if type(critic) is not nn.Sequential or not runs_its_forward_alone(critic) or type(x) is not Tensor or not x.is_cpu:
         return None
     # Whoever watches or changes what the layers call must go on seeing it.
     if modules._has_any_global_hook() or torch.is_autocast_enabled("cpu") or torch._C._len_torch_function_stack():
@@ -32,7 +33,7 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     while pending:
         module = pending.pop()
         kind = type(module)
-        if not _is_bare(module):
+        if not runs_its_forward_alone(module):
             return None
         if kind is nn.Sequential:
             pending.extend(reversed(module._modules.values()))
@@ -53,16 +54,6 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     params = [param for param in (*layers.weights, *layers.biases) if param is not None]
     # A layer that is used twice owes two sums to one parameter.
     return layers if layers.weights and len({*map(id, params)}) == len(params) else None
-
-
-def _is_bare(module: nn.Module) -> bool:
-    return not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
 
 
 def _fits(linear: nn.Linear, x: Tensor) -> bool:
