@@ -1,6 +1,6 @@
 """make gpu: builds the kernels for this machine's GPUs, tests them, and times them. Needs no network.
 
-Works in the Python it is started with, which must have torch with CUDA, setuptools, pip and ninja; triton, pytest,
+Works in the Python it is started with, which must have torch with CUDA, setuptools 77, pip and ninja; triton, pytest,
 hypothesis and numpy where their parts are to run; nvcc and a C++ compiler for the CUDA kernels. One part that fails
 does not keep the others from running; the exit status says whether all did well. Writes a JSON and a page under
 benchmarks/results, whatever failed; output is kept in build/gpu.
