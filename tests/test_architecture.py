@@ -144,7 +144,7 @@ def cpp_violations(layer: str, source: str) -> list[str]:
 
 PYTHON_FILES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
 USER_FILES = sorted(p.relative_to(ROOT).as_posix() for user in USERS for p in (ROOT / user).rglob("*.py"))
-CPP_FILES = sorted(path.relative_to(ROOT / "csrc").as_posix() for path in (ROOT / "csrc").rglob("*.*"))
+CPP_FILES = sorted(path.relative_to(ROOT / "csrc").as_posix() for path in (ROOT / "csrc").glob("*/*.*"))
 
 
 @pytest.mark.parametrize("path", PYTHON_FILES)
