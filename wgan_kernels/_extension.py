@@ -40,6 +40,11 @@ def require() -> None:
         raise RuntimeError(f"the 'native' back end is not available: {LOAD_ERROR}")
 
 
+def serves_cuda(device: torch.device) -> bool:
+    """Whether the library has CUDA kernels for this device. This build has none."""
+    return False
+
+
 def build_info() -> dict[str, Any]:
     """What this installation can do, and why not more.
 
