@@ -1,4 +1,4 @@
-"""Which implementation serves a call: 'native' (the compiled library), 'triton', 'reference' (plain torch) or 'auto'."""
+"""Which implementation serves a call: 'auto', 'native' (the compiled library), 'triton' or 'reference'."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import struct
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -42,7 +41,6 @@ def autotuned(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Call
     return triton.autotune(list(configs[:1] if INTERPRETED else configs), list(key))
 
 
-@functools.lru_cache(maxsize=256)
 def words(number: float) -> tuple[int, int]:
     """A float64 as two integers of 32 bits: a float would reach a kernel as float32."""
     low, high = struct.unpack("<ii", struct.pack("<d", number))

@@ -171,9 +171,7 @@ def _row_dots(a: Tensor, b: Tensor) -> Tensor:
 
 
 @operator
-def norm_penalty(
-    grad: Tensor, target: float, one_sided: bool, reduction: int, weight: float
-) -> tuple[Tensor, Tensor]:
+def norm_penalty(grad: Tensor, target: float, one_sided: bool, reduction: int, weight: float) -> tuple[Tensor, Tensor]:
     """grad: [B, D...] -> value: [] or [B]; norms: [B] float64"""
     (rows,) = in_rows(grad)
     B, _, parts = _shape(rows)

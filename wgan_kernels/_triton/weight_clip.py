@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -74,15 +75,15 @@ def _table(device: torch.device, memory: tuple[tuple[int, int], ...], capturing:
 
 
 @functools.lru_cache(maxsize=256)
-def _rounded(dtype: torch.dtype, bound: float) -> float:
-    """A bound in the numbers that dtype has; beyond its largest, infinity."""
+def _rounded(dtype: torch.dtype, bound: float, sign: float) -> float:
+    """A bound in the numbers that dtype has; beyond its largest, infinity. sign tells the zeros apart."""
     return torch.tensor(bound, dtype=torch.float64, device="cpu").to(dtype).item()
 
 
 def _clip_dense(params: Sequence[Tensor], alignment: int, low: float, high: float) -> None:
     """params: dense, of one device and dtype, and of addresses that alignment divides."""
     device, dtype = params[0].device, params[0].dtype
-    low, high = _rounded(dtype, low), _rounded(dtype, high)
+    low, high = (_rounded(dtype, bound, math.copysign(1.0, bound)) for bound in (low, high))
     memory = tuple([(param.data_ptr(), param.numel()) for param in params])
     table = _table(device, memory, device.type == "cuda" and torch.cuda.is_current_stream_capturing())
     if table is None:

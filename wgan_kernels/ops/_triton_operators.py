@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._triton import interpolate as _interpolate
-from .._triton import norm_penalty as _norm_penalty
-from .._triton import weight_clip as _weight_clip
+from .._triton import interpolate as _interpolate  # noqa: F401 - imported for the operators that they register
+from .._triton import norm_penalty as _norm_penalty  # noqa: F401
+from .._triton import weight_clip as _weight_clip  # noqa: F401
 from . import interpolate as interpolate_formulas
 from . import norm_penalty as norm_penalty_formulas
 from ._autograd import below_autograd

@@ -64,9 +64,7 @@ def register(back_end: str = "") -> Callable[..., Any]:
     norm_penalty_double_backward = differentiable(
         f"norm_penalty_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative("norm_penalty")
     )
-    norm_penalty_backward = differentiable(
-        f"norm_penalty_backward{back_end}", _setup_backward_context, double_backward
-    )
+    norm_penalty_backward = differentiable(f"norm_penalty_backward{back_end}", _setup_backward_context, double_backward)
     return differentiable(f"norm_penalty{back_end}", _setup_context, backward)
 
 
