@@ -9,11 +9,10 @@ import triton.language as tl
 # component, so that a kernel is compiled for its kinds.
 RBF = tl.constexpr(0)
 INVERSE_MULTIQUADRIC = tl.constexpr(1)
-KIND_BITS = 4
 
 
 def pack_kinds(kinds: list[int]) -> int:
-    return sum(kind << (KIND_BITS * c) for c, kind in enumerate(kinds))
+    return sum(kind << (4 * c) for c, kind in enumerate(kinds))
 
 
 @triton.jit
@@ -37,6 +36,24 @@ def kernel_terms(s, theta, KIND: tl.constexpr):
         square = inverse * inverse
         k_s, k_t = -k * inverse, s * square
         return k, k_s, -2 * k_s * inverse, k_t, (scale - s) * (square * inverse), -2 * k_t * inverse
+
+
+@triton.jit
+def kernel_term(s, theta, KIND: tl.constexpr, TERM: tl.constexpr):
+    """The one of kernel_terms that TERM counts."""
+    k, k_s, k_ss, k_t, k_st, k_tt = kernel_terms(s, theta, KIND)
+    if TERM == 0:
+        return k
+    elif TERM == 1:
+        return k_s
+    elif TERM == 2:
+        return k_ss
+    elif TERM == 3:
+        return k_t
+    elif TERM == 4:
+        return k_st
+    else:
+        return k_tt
 
 
 @triton.jit

@@ -36,6 +36,11 @@ def device_of(x: Tensor) -> Any:
     return torch.cuda.device(x.device)
 
 
+def matmul_precision() -> str:
+    """Of products of float32: as accurate as float32, unless torch may use TF32 for its own."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
 def autotuned(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Callable[[Any], Any]:
     """triton.autotune over configurations that all give the same bits; the interpreter takes the first."""
     return triton.autotune(list(configs[:1] if INTERPRETED else configs), list(key))
