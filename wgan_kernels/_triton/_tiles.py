@@ -13,6 +13,9 @@ import triton.language as tl
 from ._kernel_functions import distance_scale
 from ._launch import widened
 
+# With more of either, registers spill.
+BLOCK, FEATURES = 32, 16  # FEATURES: of a point that are loaded at a time
+PROGRAMS = 256  # at least so many, where there is work for them: what a tile's rows meet is shared out among several
 # |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold.
 _FLOAT_DISTANCES = tl.constexpr(128.0)
 _SMALLEST_SCALE = tl.constexpr(1e-30)
@@ -128,7 +131,7 @@ def tile_of(row, N, BLOCK: tl.constexpr):
 def product_along(
     points, along, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
-    """The derivative of product_tile's squared distances along directions of the points: 2 (z_i - z_j) . (u_i - u_j)."""
+    """The derivative of product_tile's squared distances along directions of points: 2 (z_i - z_j) . (u_i - u_j)."""
     dots = tl.zeros([BLOCK, BLOCK], tl.float32)
     norms_i, norms_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for feature in range(0, D, FEATURES):

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from ._kernel_functions import kernel_term, pack_kinds
 from ._launch import autotuned, device_of, matmul_precision, operator, wrap_triton
-from ._tiles import difference_tile, distance_limit, product_tile
-from .kernel_sums import BLOCK, MOST_FEATURES, PROGRAMS
+from ._tiles import BLOCK, FEATURES, PROGRAMS, difference_tile, distance_limit, product_tile
 
 MOST_COLUMNS = 32  # of v that a program multiplies with
 # Stages of loads in flight change no order of sums.
@@ -26,7 +25,7 @@ _STAGES = [triton.Config({}, num_warps=4, num_stages=stages) for stages in (2, 3
 def weighted_terms(
     s, counted, thetas, Q, weights, KINDS: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr
 ):  # fmt: skip
-    """sum_c weights[c] * term_c(s), of the pairs that count. s, counted: [BLOCK, BLOCK]; thetas: [C, Q]; weights: [C]"""
+    """sum_c weights[c] * term_c(s), of pairs that count. s, counted: [BLOCK, BLOCK]; thetas: [C, Q]; weights: [C]"""
     total = tl.zeros_like(s)
     for c in tl.static_range(C):
         term = kernel_term(s, tl.load(thetas + c * Q), (KINDS >> (4 * c)) & 15, TERM)
@@ -102,7 +101,7 @@ def kernel_matvec(
                      begin + rows, S, params.shape[1])  # fmt: skip
         settings = {"KINDS": pack_kinds(kinds), "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
                     "PRECISION": matmul_precision(), "COLUMNS": columns,
-                    "FEATURES": max(16, min(MOST_FEATURES, triton.next_power_of_2(max(D, 1))))}  # fmt: skip
+                    "FEATURES": FEATURES}  # fmt: skip
         exact = x.dtype == torch.float64
         with device_of(x):
             if not exact:
