@@ -1,17 +1,17 @@
-# make train · make test · make sanitize · make bench · make wheel
-# Each does the set-up that it needs, in .venv.
+# make train · make test · make sanitize · make bench · make wheel · make gpu
+# Each does the set-up that it needs, in .venv; make gpu uses the python3 that is there, with its torch for CUDA.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
-SOURCES := setup.py pyproject.toml $(wildcard csrc/*/*)
+SOURCES := setup.py cuda_toolkit.py pyproject.toml $(wildcard csrc/*/*)
 # What was asked for and found is in the stamps' names, so that another torch, or a compiler installed since, counts.
 COMPILER := $(notdir $(firstword $(shell command -v $${CXX:-c++})))
 READY := .venv/ready-$(TORCH)
 INSTALLED := .venv/installed-$(TORCH)-$(or $(COMPILER),reference)
 TOOLS := .venv/test-tools
 
-.PHONY: help train test sanitize bench wheel clean
+.PHONY: help train test sanitize bench wheel gpu clean
 help:
 	@sed -n 1,2p Makefile
 
@@ -30,10 +30,18 @@ sanitize: $(INSTALLED) $(TOOLS)
 bench: $(INSTALLED) $(TOOLS)
 	OMP_PROC_BIND=true $(BIN)/python -m pytest benchmarks
 
-wheel: $(INSTALLED)
-	$(BIN)/pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+# For every GPU, or without CUDA with WGAN_KERNELS_CUDA=0. Built afresh: what ptxas says is held against the table.
+wheel: $(INSTALLED) $(TOOLS)
+	@mkdir -p build && rm -rf build/temp.* build/lib.*
+	WGAN_KERNELS_CUDA=$${WGAN_KERNELS_CUDA:-1} NVCC_APPEND_FLAGS="$$($(BIN)/python tests/cuda_resources.py --flags)" \
+	  $(BIN)/pip wheel --verbose --no-build-isolation --no-deps --wheel-dir dist . >build/wheel.log 2>&1 || \
+	  { tail -n 40 build/wheel.log; exit 1; }
+	test "$${WGAN_KERNELS_CUDA:-1}" = 0 || $(BIN)/python tests/cuda_resources.py --check build/wheel.log
 	@$(BIN)/python -m zipfile -l dist/wgan_kernels-*.whl | grep -q _C.abi3.so || \
 	  { echo "The wheel has no compiled library: see $(BIN)/python -m wgan_kernels.info"; exit 1; }
+
+gpu:
+	$(PYTHON) tests/gpu/run.py
 
 $(READY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -55,6 +63,8 @@ $(TOOLS): $(READY) pyproject.toml
 	@$(PYTHON) -c 'import os, sysconfig as s; exit(not os.path.exists(s.get_path("include") + "/Python.h"))' || \
 	  { echo "The headers of Python are needed: apt-get install python3-dev"; exit 1; }
 	$(PIP) --group test
+	@$(BIN)/python -c 'import cuda_toolkit as cuda; exit(cuda.find() is None)' || $(PIP) --group cuda || \
+	  echo "No CUDA compiler: the tests that compile CUDA kernels are skipped"
 	@touch $@
 
 clean:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -131,6 +133,19 @@ def form(x: Tensor) -> tuple[Any, ...]:
 def compile_once(function: Callable[..., Any], backend: str) -> Callable[..., Any]:
     """torch.compile in one graph: all the way for the kernels; as far as tracing goes for the plain torch functions."""
     return torch.compile(function, fullgraph=True, backend="inductor" if backend == "native" else "aot_eager")
+
+
+def copy_sources(tree: Path) -> Path:
+    """The project's sources as a clone has them, with nothing built."""
+    root = Path(__file__).parents[1]
+    tree.mkdir()
+    for name in ("setup.py", "cuda_toolkit.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "wgan_kernels"):
+        if (root / name).is_dir():
+            unwanted = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
+            shutil.copytree(root / name, tree / name, ignore=unwanted)
+        else:
+            shutil.copy(root / name, tree / name)
+    return tree
 
 
 def bits(x: Tensor) -> Tensor:

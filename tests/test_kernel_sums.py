@@ -267,11 +267,11 @@ def test_gradcheck_of_the_registered_operators(native: None, problems: tuple[int
 
     def forward(needs: int) -> Callable[..., Any]:
         return lambda x, y, weights, params: operators.kernel_sums.default(
-            x, y, weights, params, codes, 0, -1, False, needs
+            x, y, weights, params, codes, False, 0, -1, False, needs
         )[:2]
 
     def backward(grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor) -> Any:
-        return operators.kernel_sums_backward.default(grad_sums, x, y, params, codes, 0, -1, False, 7)
+        return operators.kernel_sums_backward.default(grad_sums, x, y, params, codes, False, 0, -1, False, 7)
 
     for needs in (7, 0):  # gradients saved by the forward operator, and found by the backward one
         assert gradcheck(forward(needs), (x, y, weights, params))
@@ -291,7 +291,7 @@ def test_opcheck(native: None) -> None:
         params, weights = mixture(KINDS, 5)
         grad_sums = samples((*problems, 3, 2), torch.float64)
         for needs in (0, 1, 7):
-            settings = ([0, 1], 0, -1, False, needs)
+            settings = ([0, 1], False, 0, -1, False, needs)
             for operator, arguments in [
                 (operators.kernel_sums, (leaf(x), leaf(y), leaf(weights), leaf(params))),
                 (operators.kernel_sums_backward, (leaf(grad_sums), leaf(x), leaf(y), leaf(params))),

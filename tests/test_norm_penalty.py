@@ -284,11 +284,49 @@ def test_opcheck(native: None) -> None:
             value = torch.ones(4 if reduction == 0 else (), dtype=torch.promote_types(dtype, torch.float32))
             for operator, arguments in [
                 (operators.norm_penalty, (leaf(grad),)),
+                (operators.norm_penalty_with_grad, (leaf(grad),)),
                 (operators.norm_penalty_backward, (leaf(value), leaf(grad), norms)),
                 (operators.norm_penalty_double_backward, (direction, value, grad, norms)),
             ]:
                 results = torch.library.opcheck(operator.default, (*arguments, *settings))
                 assert set(results.values()) == {"SUCCESS"} and len(results) == 4
+
+
+def test_gradient_kept_from_the_forward_sweep(native: None) -> None:
+    """It is given away once, for an outer gradient of one, and never hides what it depends on."""
+    grad = double_input()
+    expected = torch.autograd.grad(penalty(grad), grad)[0]
+    value = norm_penalty(grad)
+    (first,) = torch.autograd.grad(value, grad, retain_graph=True)
+    assert_same_by_another_route(first, expected, "gradient")
+    first.zero_()
+    (again,) = torch.autograd.grad(value, grad, retain_graph=True)
+    assert_same_by_another_route(again, expected, "gradient, again")
+    (half,) = torch.autograd.grad(norm_penalty(grad) * 0.5, grad)
+    assert_same_by_another_route(half, expected / 2, "gradient of a half")
+    (each,) = torch.autograd.grad(norm_penalty(grad), grad, torch.tensor([1.0, 3.0]).double(), is_grads_batched=True)
+    assert_same_by_another_route(each, torch.stack([expected, 3 * expected]), "batched gradients")
+    (first,) = torch.autograd.grad(norm_penalty(grad), grad, create_graph=True)
+    assert first.requires_grad
+
+
+def test_writing_into_the_input_before_backward_raises(backend: str) -> None:
+    grad = double_input()
+    x = grad * 1
+    value = norm_penalty(x)
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
+def test_backward_makes_only_the_gradient(native: None) -> None:
+    """What comes out beside the value needs no gradient of zeros."""
+    grad = leaf(torch.ones(64, 1000))
+    for reduction in REDUCTIONS:
+        value = norm_penalty(grad, reduction=reduction)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+            torch.autograd.grad(value, grad, torch.ones_like(value))
+        assert "aten::zeros" not in {event.key for event in recorded.key_averages()}
 
 
 def test_third_derivative_raises(native: None) -> None:

@@ -13,11 +13,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from cases import copy_sources
 
 import wgan_kernels
 
 ROOT = Path(__file__).parents[1]
-BUILT_FROM = ["setup.py", "pyproject.toml", "README.md", "LICENSE", "csrc", "wgan_kernels"]
 
 
 def run(*command: str, cwd: Path | None = None, **environment: str) -> str:
@@ -30,16 +30,7 @@ def run(*command: str, cwd: Path | None = None, **environment: str) -> str:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """The project's sources as a clone has them, with nothing built."""
-    tree = tmp_path / "source"
-    tree.mkdir()
-    for name in BUILT_FROM:
-        if (ROOT / name).is_dir():
-            unwanted = shutil.ignore_patterns("*.so", "_build.json", "__pycache__")
-            shutil.copytree(ROOT / name, tree / name, ignore=unwanted)
-        else:
-            shutil.copy(ROOT / name, tree / name)
-    return tree
+    return copy_sources(tmp_path / "source")
 
 
 def library(native) -> str:
@@ -69,8 +60,11 @@ def test_wheel_is_tagged_for_every_python_from_3_10(native, source: Path, tmp_pa
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-" in wheel.name
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("_C.abi3.so", "_build.json", "py.typed", "ops/norm_penalty.py", "reference/norm_penalty.py"):
+    for name in ("_C.abi3.so", "_build.json", "py.typed"):
         assert f"wgan_kernels/{name}" in names
+    package = ROOT / "wgan_kernels"
+    modules = {f"wgan_kernels/{path.relative_to(package).as_posix()}" for path in package.rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules
 
 
 REFERENCE_SESSION = """

@@ -41,6 +41,7 @@ def test_every_operator_has_one_on_triton_with_the_same_schema() -> None:
     from wgan_kernels.ops import _schemas
 
     names = [re.match(r"\w+", schema)[0] for schema in _schemas._SCHEMAS if "Tensor" in schema]
+    names.remove("norm_penalty_with_grad")  # the CPU's own
     ours = triton_operators()
     assert set(ours) == {f"{name}_triton" for name in names}
     for name in names:

@@ -96,7 +96,8 @@ def is_native(tensor: Tensor, operator: str = "") -> bool:
         return _current == "native" or not (_HAS_TRITON and operator in TRITON_FIRST)
     if _current == "native":
         _extension.require()
-        raise RuntimeError(f"the 'native' back end does not serve {tensor.device} tensors in this build")
+        why = f": {_extension.why_not_cuda(tensor.device)}" if tensor.is_cuda else " in this build"
+        raise RuntimeError(f"the 'native' back end does not serve {tensor.device} tensors{why}")
     return False
 
 

@@ -50,6 +50,16 @@ void parallel_for(ParallelFor run, int64_t count, int64_t grain, const F& body) 
       const_cast<F*>(&body));
 }
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+// A stream of CUDA and the status of a call to it, 0 for success, for code that includes no header of CUDA.
+using CudaStream = void*;
+using CudaStatus = int;
+
+#ifdef __CUDACC__
+#define WGK_HOST_DEVICE __host__ __device__
+#else
+#define WGK_HOST_DEVICE
+#endif
+
+WGK_HOST_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace wgk

@@ -9,4 +9,8 @@ namespace wgk {
 void interpolate(Isa isa, ParallelFor run, DType dtype, int64_t B, int64_t D, const void* real, const void* fake,
                  const void* mix, void* out);
 
+// The same of device memory: enqueued on the stream.
+CudaStatus interpolate_cuda(CudaStream stream, DType dtype, int64_t B, int64_t D, const void* real, const void* fake,
+                            const void* mix, void* out);
+
 }  // namespace wgk

@@ -2,7 +2,7 @@
 // s is the squared distance r^2 of two points, or their inner product x.y for kernels of that kind.
 //
 // A file that includes this defines WGK_ISA (the namespace), WGK_INLINE (inline, and __device__ where that is needed)
-// and exp2_of_negative for its vectors; hence no guard. V is a vector of Real, or Real itself.
+// and, for its vectors, exp2_of_negative and reciprocal; hence no guard. V is a vector of Real, or Real itself.
 
 namespace wgk {
 namespace WGK_ISA {
@@ -13,6 +13,24 @@ template <class V>
 struct KernelTerms {
   V k, k_s, k_ss, k_t, k_st, k_tt;
 };
+
+template <KernelTerm term, class V>
+WGK_INLINE V pick(const KernelTerms<V>& terms) {
+  switch (term) {
+    case KernelTerm::k_s:
+      return terms.k_s;
+    case KernelTerm::k_ss:
+      return terms.k_ss;
+    case KernelTerm::k_t:
+      return terms.k_t;
+    case KernelTerm::k_st:
+      return terms.k_st;
+    case KernelTerm::k_tt:
+      return terms.k_tt;
+    default:
+      return terms.k;
+  }
+}
 
 // exp(-s / (2 sigma^2)), theta = sigma.
 template <class Real>
@@ -43,7 +61,7 @@ struct InverseMultiquadric {
 
   template <class V>
   WGK_INLINE KernelTerms<V> operator()(V s) const {
-    const V inverse = 1 / (s + scale), k = scale * inverse, k_s = -k * inverse;
+    const V inverse = reciprocal(s + scale), k = scale * inverse, k_s = -k * inverse;
     const V square = inverse * inverse, k_t = s * square;
     return {k, k_s, -2 * k_s * inverse, k_t, (scale - s) * (square * inverse), -2 * k_t * inverse};
   }

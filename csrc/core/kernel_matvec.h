@@ -7,10 +7,6 @@
 
 namespace wgk {
 
-// In the order of KernelTerms.
-enum class KernelTerm : int64_t { k, k_s, k_ss, k_t, k_st, k_tt };
-constexpr int64_t kKernelTerms = 6;
-
 struct KernelProduct {
   int64_t B, N, M, D, P;
   DType dtype;
@@ -24,5 +20,10 @@ struct KernelProduct {
 
 void kernel_matvec(Isa isa, ParallelFor run, const KernelProduct& product, const KernelMixture& mixture,
                    const double* weights, void* out);
+
+// The same on a GPU: all pointers but mixture.kinds are to device memory, mixture.C is at most kMaxComponents.
+int64_t kernel_matvec_cuda_workspace(const KernelProduct& product);  // bytes, aligned to 256; pointers do not matter
+CudaStatus kernel_matvec_cuda(CudaStream stream, MatmulPrecision precision, const KernelProduct& product,
+                              const KernelMixture& mixture, const double* weights, void* out, void* workspace);
 
 }  // namespace wgk

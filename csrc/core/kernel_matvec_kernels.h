@@ -7,24 +7,6 @@
 namespace wgk {
 namespace WGK_ISA {
 
-template <KernelTerm term, class V>
-WGK_INLINE V pick(const KernelTerms<V>& terms) {
-  switch (term) {
-    case KernelTerm::k_s:
-      return terms.k_s;
-    case KernelTerm::k_ss:
-      return terms.k_ss;
-    case KernelTerm::k_t:
-      return terms.k_t;
-    case KernelTerm::k_st:
-      return terms.k_st;
-    case KernelTerm::k_tt:
-      return terms.k_tt;
-    default:
-      return terms.k;
-  }
-}
-
 // w[i][j] (+)= weight * term of the kernel function, from dots[i][j] = z_i . z_j.
 template <KernelTerm term, class T>
 void matrix_rows(KernelKind kind, double theta, double weight, const PairTile<T>& i, const PairTile<T>& j, bool add,

@@ -14,12 +14,28 @@ namespace wgk {
 enum class KernelKind : int64_t { rbf, inverse_multiquadric };
 constexpr int64_t kKernelKinds = 2;
 
+// In the order of KernelTerms.
+enum class KernelTerm : int64_t { k, k_s, k_ss, k_t, k_st, k_tt };
+constexpr int64_t kKernelTerms = 6;
+
 // The squared distance over which a kernel function changes.
-inline double distance_scale(KernelKind kind, double theta) {
+WGK_HOST_DEVICE inline double distance_scale(KernelKind kind, double theta) {
   return kind == KernelKind::rbf ? 2 * theta * theta : theta;
 }
 
-// A sum of C kernel functions.
+// Whether float has digits enough for the squared distances of points whose squared norms are at most `largest`: they
+// are differences of those norms. And a kernel's constants have to stay in the range of float.
+WGK_HOST_DEVICE inline bool float_distances_suffice(float largest, KernelKind kind, double theta) {
+  const double scale = distance_scale(kind, theta);
+  return !(largest > 256 * scale || scale < 1e-30 || scale > 1e30);
+}
+
+constexpr int64_t kMaxComponents = 32;  // of a mixture on a GPU
+
+// How float32 points are multiplied on a GPU: with the digits of float32 (three products in TF32), or in TF32 alone.
+enum class MatmulPrecision { ieee, tf32 };
+
+// A sum of C kernel functions. On a GPU the kinds stay in host memory, and the rest is in device memory.
 struct KernelMixture {
   int64_t C;
   const int64_t* kinds;        // [C] of KernelKind

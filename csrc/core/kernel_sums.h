@@ -37,4 +37,19 @@ void kernel_sums(Isa isa, ParallelFor run, const PointPairs& pairs, const Kernel
 void kernel_sums_tangent(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const void* along_x, const void* along_y,
                          const double* weights, double* sums, double* theta_sums, const KernelGradients& gradients);
 
+// The same on a GPU: all pointers but mixture.kinds are to device memory, mixture.C is at most kMaxComponents.
+// mode: gradients if any of those by points is wanted, tangents for kernel_sums_tangent. Pointers do not matter.
+int64_t kernel_sums_cuda_workspace(const PointPairs& pairs, int64_t C, PairMode mode);  // bytes, aligned to 256
+
+// value: [B], sum(weights * sums), double for float64 points, else float; or null. Then weights may be null too,
+// unless there are gradients.
+CudaStatus kernel_sums_cuda(CudaStream stream, MatmulPrecision precision, const PointPairs& pairs,
+                            const KernelMixture& mixture, const double* weights, void* value, double* sums,
+                            double* theta_sums, const KernelGradients& gradients, void* workspace);
+
+CudaStatus kernel_sums_tangent_cuda(CudaStream stream, MatmulPrecision precision, const PointPairs& pairs,
+                                    const KernelMixture& mixture, const void* along_x, const void* along_y,
+                                    const double* weights, double* sums, double* theta_sums,
+                                    const KernelGradients& gradients, void* workspace);
+
 }  // namespace wgk

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "norm_penalty_formulas.h"
 #include "rows.h"
 
 #define WGK_KERNELS "row_kernels.h"
@@ -17,30 +18,6 @@ constexpr int64_t kStreamingBytes = 4 << 20;
 
 template <class T>
 using Value = std::conditional_t<std::is_same_v<T, double>, double, float>;
-
-double excess(const NormPenalty& p, double norm) {
-  const double e = norm - p.target;
-  return p.one_sided && e < 0 ? 0.0 : e;
-}
-
-double factor(const NormPenalty& p, int64_t B) { return p.reduction == Reduction::mean ? p.weight / B : p.weight; }
-
-// With phi(n) = (n - target)^2: phi'(n) / n, by which a gradient is scaled to give the first derivative.
-// At n = 0 that derivative is 0; for target 0, where phi is |g|^2, the scale is 2 everywhere.
-double first(const NormPenalty& p, double norm) {
-  if (p.target == 0) {
-    return 2;
-  }
-  return norm == 0 ? 0 : 2 * excess(p, norm) / norm;
-}
-
-// (phi'(n) / n)' * n, the scale of the second derivative along the gradient's direction.
-double second(const NormPenalty& p, double norm) {
-  if (norm == 0 || (p.one_sided && norm <= p.target)) {
-    return 0;
-  }
-  return 2 * p.target / norm;
-}
 
 template <class T>
 double grad_value_of(const NormPenalty& p, const void* grad_value, int64_t row) {
@@ -63,16 +40,12 @@ bool streams(const RowBlocks& blocks, const void* out) {
          reinterpret_cast<uintptr_t>(out) % 64 == 0 && blocks.D * sizeof(T) % 64 == 0;
 }
 
+// Norms from the sums of squares of each block, and the value from the norms.
 template <class T>
-void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad, Value<T>* value,
-             double* norms) {
-  const RowBlocks blocks(B, D);
-  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
-  const std::vector<double> squares =
-      block_sums(run, blocks, [&](int64_t at, int64_t n) { return sum_of_squares(grad + at, n); });
+void reduce(const NormPenalty& p, const RowBlocks& blocks, const double* squares, Value<T>* value, double* norms) {
   double sum = 0;
-  for (int64_t row = 0; row < B; ++row) {
-    norms[row] = std::sqrt(blocks.row_sum(squares.data(), row));
+  for (int64_t row = 0; row < blocks.B; ++row) {
+    norms[row] = std::sqrt(blocks.row_sum(squares, row));
     const double penalty = excess(p, norms[row]) * excess(p, norms[row]);
     if (p.reduction == Reduction::none) {
       value[row] = static_cast<Value<T>>(p.weight * penalty);
@@ -80,9 +53,18 @@ void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t 
     sum += penalty;
   }
   if (p.reduction != Reduction::none) {
-    // 0 / 0 for the mean over no samples, as torch has it.
-    value[0] = static_cast<Value<T>>(p.weight * (p.reduction == Reduction::mean ? sum / B : sum));
+    value[0] = static_cast<Value<T>>(reduced(p, blocks.B, sum));
   }
+}
+
+template <class T>
+void forward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad, Value<T>* value,
+             double* norms) {
+  const RowBlocks blocks(B, D);
+  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
+  const std::vector<double> squares =
+      block_sums(run, blocks, [&](int64_t at, int64_t n) { return sum_of_squares(grad + at, n); });
+  reduce<T>(p, blocks, squares.data(), value, norms);
 }
 
 template <class T>
@@ -92,10 +74,41 @@ void backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t
   const auto combine = WGK_PICK(isa, combine<T, false>);
   const bool streaming = streams<T>(blocks, grad_x);
   blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {
-    const double scale = grad_value_of<T>(p, grad_value, row) * factor(p, B) * first(p, norms[row]);
+    const double scale = grad_value_of<T>(p, grad_value, row) * factor(p, B) * first_scale(p, norms[row]);
     const int64_t at = row * D + begin;
     combine(0, nullptr, scale, grad + at, grad_x + at, n, streaming);
   });
+}
+
+// Rows of one block are scaled while they are still in the cache, and the next is read meanwhile; longer rows are read
+// twice.
+template <class T>
+void forward_with_grad(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, int64_t D, const T* grad,
+                       Value<T>* value, double* norms, T* grad_x) {
+  const RowBlocks blocks(B, D);
+  if (blocks.per_row > 1 || p.reduction == Reduction::none) {
+    const std::vector<Value<T>> ones(B, 1);
+    forward<T>(isa, run, p, B, D, grad, value, norms);
+    return backward<T>(isa, run, p, B, D, ones.data(), grad, norms, grad_x);
+  }
+  const auto sum_of_squares = WGK_PICK(isa, sum_of_squares<T>);
+  const auto scale_and_sum_squares = WGK_PICK(isa, scale_and_sum_squares<T>);
+  const auto combine = WGK_PICK(isa, combine<T, false>);
+  const bool streaming = streams<T>(blocks, grad_x);
+  std::vector<double> squares(B);
+  parallel_for(run, B, blocks.grain(), [&](int64_t begin, int64_t end) {
+    squares[begin] = sum_of_squares(grad + begin * D, D);
+    for (int64_t row = begin; row < end; ++row) {
+      const double scale = factor(p, B) * first_scale(p, std::sqrt(squares[row]));
+      const T* from = grad + row * D;
+      if (row + 1 < end) {
+        squares[row + 1] = scale_and_sum_squares(scale, from, grad_x + row * D, from + D, D, streaming);
+      } else {
+        combine(0, nullptr, scale, from, grad_x + row * D, D, streaming);
+      }
+    }
+  });
+  reduce<T>(p, blocks, squares.data(), value, norms);
 }
 
 template <class T>
@@ -110,14 +123,13 @@ void double_backward(Isa isa, ParallelFor run, const NormPenalty& p, int64_t B, 
   const bool streaming = streams<T>(blocks, grad_x);
   blocks.for_each(run, [&](int64_t, int64_t row, int64_t begin, int64_t n) {
     const double norm = norms[row], scale = grad_value_of<T>(p, grad_value, row) * factor(p, B);
-    // second / norm^2, divided in two steps: norm^2 may underflow where the quotient does not overflow.
-    const double along = norm == 0 ? 0 : blocks.row_sum(dots.data(), row) / norm * second(p, norm) / norm;
+    const double along = second_scale(p, norm, blocks.row_sum(dots.data(), row));
     const int64_t at = row * D + begin;
-    combine(scale * first(p, norm), grad_grad_x + at, scale * along, grad + at, grad_x + at, n, streaming);
+    combine(scale * first_scale(p, norm), grad_grad_x + at, scale * along, grad + at, grad_x + at, n, streaming);
   });
   double sum = 0;
   for (int64_t row = 0; row < B; ++row) {
-    const double along = factor(p, B) * first(p, norms[row]) * blocks.row_sum(dots.data(), row);
+    const double along = factor(p, B) * first_scale(p, norms[row]) * blocks.row_sum(dots.data(), row);
     if (p.reduction == Reduction::none) {
       grad_grad_value[row] = static_cast<Value<T>>(along);
     }
@@ -135,6 +147,15 @@ void norm_penalty(Isa isa, ParallelFor run, DType dtype, const NormPenalty& pena
   with_type(dtype, [&](auto type) {
     using T = decltype(type);
     forward<T>(isa, run, penalty, B, D, static_cast<const T*>(grad), static_cast<Value<T>*>(value), norms);
+  });
+}
+
+void norm_penalty_with_grad(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,
+                            const void* grad, void* value, double* norms, void* grad_x) {
+  with_type(dtype, [&](auto type) {
+    using T = decltype(type);
+    forward_with_grad<T>(isa, run, penalty, B, D, static_cast<const T*>(grad), static_cast<Value<T>*>(value), norms,
+                         static_cast<T*>(grad_x));
   });
 }
 

@@ -95,18 +95,14 @@ Buffer<T> packed_norms(ParallelFor run, const PackFunctions<S, T>& functions, co
   return norms;
 }
 
-constexpr double kFloatDistances = 256;  // |z|^2 over a kernel's scale up to which distances in float will do
-constexpr double kFloatScales[] = {1e-30, 1e30};  // beyond these a kernel's constants leave the range of float
-
-// Whether squared distances, differences of squared norms, keep enough digits in float.
+// Whether squared distances in float keep enough digits for all kernel functions.
 inline bool float_distances_suffice(const float* norms, int64_t count, const KernelMixture& mixture) {
   float largest = 0;
   for (int64_t k = 0; k < count; ++k) {
     largest = std::max(largest, norms[k]);
   }
   for (int64_t c = 0; c < mixture.C; ++c) {
-    const double scale = distance_scale(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c]);
-    if (largest > kFloatDistances * scale || scale < kFloatScales[0] || scale > kFloatScales[1]) {
+    if (!float_distances_suffice(largest, static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c])) {
       return false;
     }
   }

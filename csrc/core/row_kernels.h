@@ -4,18 +4,24 @@
 namespace wgk {
 namespace WGK_ISA {
 
-// Sums product(j), a vector of kDoubles terms from element j on, over the whole vectors of n elements, in a fixed order;
-// tail(j, rest) gives the last terms, padded with zeros.
-template <class Product, class Tail>
-WGK_INLINE double sum_products(int64_t n, const Product& product, const Tail& tail) {
-  constexpr int kUnroll = 4;
-  vdouble sums[kUnroll] = {};
-  int64_t j = 0;
-  for (; j + kUnroll * kDoubles <= n; j += kUnroll * kDoubles) {
-    for (int k = 0; k < kUnroll; ++k) {
+// Sums of products in double: the terms are added to the lanes of several sums in a fixed order.
+constexpr int kSums = 4;
+constexpr int64_t kSumStep = kSums * kDoubles;
+
+// Adds product(j), a vector of kDoubles terms from element j on, for the elements [begin, end), whole steps of them.
+template <class Product>
+WGK_INLINE void add_products(vdouble* sums, int64_t begin, int64_t end, const Product& product) {
+  for (int64_t j = begin; j < end; j += kSumStep) {
+    for (int k = 0; k < kSums; ++k) {
       sums[k] += product(j + k * kDoubles);
     }
   }
+}
+
+// Adds the terms of [begin, n), less than a step, and all sums; tail(j, rest) gives the last terms, padded with zeros.
+template <class Product, class Tail>
+WGK_INLINE double finish_products(vdouble* sums, int64_t begin, int64_t n, const Product& product, const Tail& tail) {
+  int64_t j = begin;
   for (; j + kDoubles <= n; j += kDoubles) {
     sums[0] += product(j);
   }
@@ -23,6 +29,14 @@ WGK_INLINE double sum_products(int64_t n, const Product& product, const Tail& ta
     sums[1] += tail(j, n - j);
   }
   return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3]));
+}
+
+template <class Product, class Tail>
+WGK_INLINE double sum_products(int64_t n, const Product& product, const Tail& tail) {
+  vdouble sums[kSums] = {};
+  const int64_t steps = n / kSumStep * kSumStep;
+  add_products(sums, 0, steps, product);
+  return finish_products(sums, steps, n, product, tail);
 }
 
 template <class T>
@@ -40,13 +54,18 @@ double dot(const T* a, const T* b, int64_t n) {
       [=](int64_t j, int64_t rest) { return load_tail(a + j, rest) * load_tail(b + j, rest); });
 }
 
-// sum_j a[j]^2 in double: dot(a, a), but each element is loaded and widened once.
+// The terms of sum_j a[j]^2: those of dot(a, a), but each element is loaded and widened once.
+template <class T>
+struct Squares {
+  const T* a;
+  WGK_INLINE static vdouble square(vdouble v) { return v * v; }
+  WGK_INLINE vdouble operator()(int64_t j) const { return square(load_doubles(a + j)); }
+  WGK_INLINE vdouble operator()(int64_t j, int64_t rest) const { return square(load_tail(a + j, rest)); }
+};
+
 template <class T>
 double sum_of_squares(const T* a, int64_t n) {
-  const auto square = [](vdouble v) __attribute__((always_inline)) { return v * v; };
-  return sum_products(
-      n, [=](int64_t j) __attribute__((always_inline)) { return square(load_doubles(a + j)); },
-      [=](int64_t j, int64_t rest) { return square(load_tail(a + j, rest)); });
+  return sum_products(n, Squares<T>{a}, Squares<T>{a});
 }
 
 // combine in double, for factors that float cannot hold: the 1 / norm of tiny gradients, whose products are of ordinary
@@ -69,9 +88,9 @@ void combine_wide(double a, const T* u, double b, const T* x, T* out, int64_t n)
   }
 }
 
-// out = a * u + b * x; without u, b * x.
+// out = a * u + b * x; without u, b * x. Streaming stores are not finished.
 template <class T, bool has_u>
-void combine(double a, const T* u, double b, const T* x, T* out, int64_t n, bool streaming) {
+WGK_INLINE void combine_unfinished(double a, const T* u, double b, const T* x, T* out, int64_t n, bool streaming) {
   constexpr int kStep = kLanes<T>;
   if constexpr (!std::is_same_v<T, double>) {
     if (a > FLT_MAX || a < -FLT_MAX || b > FLT_MAX || b < -FLT_MAX) {
@@ -92,7 +111,6 @@ void combine(double a, const T* u, double b, const T* x, T* out, int64_t n, bool
       for (; j + kStep <= n; j += kStep) {
         store_streaming(out + j, value(u, x, j));
       }
-      finish_streaming();
     }
   }
   for (; j + kStep <= n; j += kStep) {
@@ -107,6 +125,31 @@ void combine(double a, const T* u, double b, const T* x, T* out, int64_t n, bool
     store(out_tail, value(u_tail, x_tail, 0));
     std::memcpy(out + j, out_tail, (n - j) * sizeof(T));
   }
+}
+
+template <class T, bool has_u>
+void combine(double a, const T* u, double b, const T* x, T* out, int64_t n, bool streaming) {
+  combine_unfinished<T, has_u>(a, u, b, x, out, n, streaming);
+  if (streaming) {
+    finish_streaming();
+  }
+}
+
+// out = b * x, and sum_of_squares(next), in turns: the writes of the one are under way while the other is read.
+template <class T>
+double scale_and_sum_squares(double b, const T* x, T* out, const T* next, int64_t n, bool streaming) {
+  constexpr int64_t kTurn = 16 * kSumStep;
+  const Squares<T> squares{next};
+  const int64_t steps = n / kSumStep * kSumStep;
+  vdouble sums[kSums] = {};
+  for (int64_t j = 0; j < n; j += kTurn) {
+    add_products(sums, j, std::min(j + kTurn, steps), squares);
+    combine_unfinished<T, false>(0, nullptr, b, x + j, out + j, std::min(kTurn, n - j), streaming);
+  }
+  if (streaming) {
+    finish_streaming();
+  }
+  return finish_products(sums, steps, n, squares, squares);
 }
 
 }  // namespace WGK_ISA

@@ -40,6 +40,11 @@ WGK_INLINE vdouble exp2_fraction(vdouble f) {
   return p;
 }
 
+template <class V>
+WGK_INLINE V reciprocal(V v) {
+  return 1 / v;
+}
+
 // 2^t for t <= 0; exactly 0 below the smallest normal number; NaN stays NaN.
 template <class V>
 WGK_INLINE V exp2_of_negative(V t) {

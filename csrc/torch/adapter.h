@@ -1,11 +1,13 @@
-// Between torch tensors and the core: dtypes, layouts, torch's thread pool.
+// Between torch tensors and the core: dtypes, layouts, devices, torch's thread pool and streams.
 #pragma once
 
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <array>
+#include <initializer_list>
 #include <utility>
 #include <vector>
 
@@ -72,6 +74,38 @@ inline void torch_threads(int64_t begin, int64_t end, int64_t grain, void (*body
                           void* context) {
   STABLE_TORCH_ERROR_CODE_CHECK(torch_parallel_for(begin, end, grain, body, context));
 }
+
+// The dispatcher looks at kinds of devices alone, and only at some: every tensor of a call (null for one left out) has
+// to be on the device of the first.
+void check_one_device(const char* name, std::initializer_list<const Tensor*> tensors);
+
+// Makes the tensor's device the current one, and launches on the stream that torch uses there.
+class CudaLaunch {
+ public:
+  explicit CudaLaunch(const Tensor& tensor);
+  void check(CudaStatus status) const;
+  CudaStream stream = nullptr;
+
+ private:
+  torch::stable::accelerator::DeviceGuard guard_;
+};
+
+// Runs the core on the device of the tensor: cpu(), or cuda(stream), which returns a status. `cuda` is to be generic,
+// [&](auto stream): a build without CUDA then does not compile its body, whose functions that build lacks.
+template <class Cpu, class Cuda>
+void on_device_of([[maybe_unused]] const Tensor& tensor, const Cpu& cpu, [[maybe_unused]] const Cuda& cuda) {
+#ifdef WGK_CUDA
+  if (tensor.is_cuda()) {
+    const CudaLaunch launch(tensor);
+    launch.check(cuda(launch.stream));
+    return;
+  }
+#endif
+  cpu();
+}
+
+// Device memory for the length of a launch: torch's allocator hands it out again in the order of the stream.
+inline Tensor new_workspace(const Tensor& like, int64_t bytes) { return new_dense(like, {bytes}, ScalarType::Byte); }
 
 // A tensor [B, D...] as the core sees it: B rows of D elements.
 inline int64_t batch(const Tensor& tensor) { return tensor.size(0); }

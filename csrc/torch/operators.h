@@ -1,4 +1,4 @@
-// The operators that library.cpp registers.
+// The operators that library.cpp registers: on CPU tensors and, in builds with CUDA, on CUDA tensors.
 #pragma once
 
 #include <optional>
@@ -8,34 +8,36 @@
 
 #include "adapter.h"
 
-namespace wgk {
+namespace wgk::operators {
 
 std::string cpu_instruction_set();
 
-void clip_weights_cpu(const std::vector<Tensor>& params, double low, double high);
+void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
-Tensor interpolate_cpu(Tensor real, Tensor fake, Tensor mix);
+Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
 
-std::tuple<Tensor, Tensor> norm_penalty_cpu(Tensor grad, double target, bool one_sided, int64_t reduction,
-                                            double weight);
-Tensor norm_penalty_backward_cpu(Tensor grad_value, Tensor grad, Tensor norms, double target, bool one_sided,
-                                 int64_t reduction, double weight);
-std::tuple<Tensor, Tensor> norm_penalty_double_backward_cpu(Tensor grad_grad_x, Tensor grad_value, Tensor grad,
-                                                            Tensor norms, double target, bool one_sided,
-                                                            int64_t reduction, double weight);
+std::tuple<Tensor, Tensor> norm_penalty(Tensor grad, double target, bool one_sided, int64_t reduction, double weight);
+std::tuple<Tensor, Tensor, Tensor> norm_penalty_with_grad(Tensor grad, double target, bool one_sided, int64_t reduction,
+                                                          double weight);
+Tensor norm_penalty_backward(Tensor grad_value, Tensor grad, Tensor norms, double target, bool one_sided,
+                             int64_t reduction, double weight);
+std::tuple<Tensor, Tensor> norm_penalty_double_backward(Tensor grad_grad_x, Tensor grad_value, Tensor grad,
+                                                        Tensor norms, double target, bool one_sided,
+                                                        int64_t reduction, double weight);
 
-Tensor kernel_matvec_cpu(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, std::vector<int64_t> kinds,
-                         int64_t term, int64_t begin, int64_t end, bool diagonal);
+Tensor kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, std::vector<int64_t> kinds,
+                     bool allow_tf32, int64_t term, int64_t begin, int64_t end, bool diagonal);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kernel_sums_cpu(Tensor x, Tensor y, Tensor weights, Tensor params,
-                                                                   std::vector<int64_t> kinds, int64_t begin,
-                                                                   int64_t end, bool diagonal, int64_t needs);
-std::tuple<Tensor, Tensor, Tensor> kernel_sums_backward_cpu(Tensor grad_sums, Tensor x, Tensor y, Tensor params,
-                                                            std::vector<int64_t> kinds, int64_t begin, int64_t end,
-                                                            bool diagonal, int64_t needs);
-std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sums_double_backward_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kernel_sums(Tensor x, Tensor y, Tensor weights, Tensor params,
+                                                               std::vector<int64_t> kinds, bool allow_tf32,
+                                                               int64_t begin, int64_t end, bool diagonal,
+                                                               int64_t needs);
+std::tuple<Tensor, Tensor, Tensor> kernel_sums_backward(Tensor grad_sums, Tensor x, Tensor y, Tensor params,
+                                                        std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
+                                                        int64_t end, bool diagonal, int64_t needs);
+std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sums_double_backward(
     std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_y, std::optional<Tensor> grad_grad_params,
-    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, int64_t begin, int64_t end,
-    bool diagonal, int64_t needs);
+    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
+    int64_t end, bool diagonal, int64_t needs);
 
-}  // namespace wgk
+}  // namespace wgk::operators

@@ -2,10 +2,10 @@
 
 #include "operators.h"
 
-namespace wgk {
+namespace wgk::operators {
 
 // Everything is checked before anything is written; Python words the errors, so that they are the same everywhere.
-void clip_weights_cpu(const std::vector<Tensor>& params, double low, double high) {
+void clip_weights_(const std::vector<Tensor>& params, double low, double high) {
   static const int64_t kUnitStride = 1;
   std::vector<ClipTensor> tensors(params.size());
   std::vector<int64_t> lengths(params.size());
@@ -13,6 +13,7 @@ void clip_weights_cpu(const std::vector<Tensor>& params, double low, double high
     const Tensor& param = params[i];
     ClipTensor& tensor = tensors[i];
     STD_TORCH_CHECK(find_dtype(param, tensor.dtype), "params[", i, "] is not a floating tensor");
+    check_one_device("clip_weights_", {&params[0], &param});
     tensor.data = param.data_ptr();
     if (param.is_contiguous()) {
       lengths[i] = param.numel();
@@ -28,7 +29,13 @@ void clip_weights_cpu(const std::vector<Tensor>& params, double low, double high
       STD_TORCH_CHECK(tensor.strides[d] != 0 || tensor.sizes[d] <= 1, "params[", i, "] is an expanded tensor");
     }
   }
-  clip_weights(cpu_isa(), torch_threads, tensors.data(), static_cast<int64_t>(tensors.size()), low, high);
+  if (params.empty()) {
+    return;
+  }
+  const int64_t count = static_cast<int64_t>(tensors.size());
+  on_device_of(
+      params[0], [&] { clip_weights(cpu_isa(), torch_threads, tensors.data(), count, low, high); },
+      [&](auto stream) { return clip_weights_cuda(stream, tensors.data(), count, low, high); });
 }
 
-}  // namespace wgk
+}  // namespace wgk::operators

@@ -1,9 +1,10 @@
-"""Builds core_module (csrc/core on numpy, see CMakeLists.txt) unless it is on the path already, as under ctest."""
+"""Builds core_module and simt_module (csrc/core on numpy, see CMakeLists.txt) unless they are on the path already, as
+under ctest."""
 
 from __future__ import annotations
 
 import fcntl
-import importlib
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -43,16 +44,29 @@ def build() -> None:
         run([cmake, "--build", str(BUILD)])
 
 
+def built(name: str):
+    """The module of that name, or None where CMake left it out."""
+    if importlib.util.find_spec("core_module") is None:
+        build()
+        sys.path.insert(0, str(BUILD))
+        importlib.invalidate_caches()
+    return importlib.import_module(name) if importlib.util.find_spec(name) else None
+
+
 @pytest.fixture(scope="session")
 def core():
     """The module with every function of the core."""
-    try:
-        return importlib.import_module("core_module")
-    except ModuleNotFoundError:
-        build()
-    sys.path.insert(0, str(BUILD))
-    importlib.invalidate_caches()
-    return importlib.import_module("core_module")
+    return built("core_module")
+
+
+@pytest.fixture(scope="session")
+def simt():
+    """The module with every CUDA function of the core, run by the CPU."""
+    module = built("simt_module")
+    if module is None:
+        missing = "no headers of CUDA: pip install nvidia-cuda-runtime nvidia-cuda-crt nvidia-cuda-cccl"
+        pytest.fail(missing, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(missing)
+    return module
 
 
 @pytest.fixture(params=ISAS)

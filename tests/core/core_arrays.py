@@ -123,7 +123,7 @@ def assert_close(actual: np.ndarray, expected, magnitude, dtype: str, message: s
     assert (worst <= 0).all(), f"{message}: {dtype} off by {error.flat[where]} at element {where}"
 
 
-# ---- threads
+# ---- threads of the CPU, and of CUDA
 
 
 def runs(core, isa: str) -> list:
@@ -138,4 +138,12 @@ def for_any_threads(core, isa: str, call):
     for other in others:
         for expected, actual in zip(first, other):
             assert_same_bits(actual, expected, "another number of threads")
+    return first
+
+
+def for_any_order(simt, call):
+    """What call(run) returns, a tuple of arrays: the same bits when threads and blocks run from the last to the first."""
+    first, last = call(simt.Run()), call(simt.Run(reverse=True))
+    for expected, actual in zip(first, last):
+        assert_same_bits(actual, expected, "another order of threads")
     return first

@@ -4,12 +4,9 @@
 //
 // To add an operator: write bind_<op> below and call it in PYBIND11_MODULE.
 
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
-#include <stdexcept>
 #include <string>
 #include <thread>
 #include <utility>
@@ -19,20 +16,14 @@
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
 #include "norm_penalty.h"
+#include "pair_arrays.h"
 #include "weight_clip.h"
 
-namespace py = pybind11;
 using namespace wgk;
 
 namespace {
 
 constexpr Isa kIsas[] = {Isa::plain, Isa::avx2, Isa::avx512};
-
-void check(bool fits, const std::string& message) {
-  if (!fits) {
-    throw std::invalid_argument(message);
-  }
-}
 
 // ---- how to run: the first argument of every operator
 
@@ -76,78 +67,13 @@ void run_threads(int64_t begin, int64_t end, int64_t grain, void (*body)(int64_t
   }
 }
 
-// ---- arrays
-
-DType dtype_named(const std::string& name) {
-  const std::pair<const char*, DType> names[] = {{"float64", DType::float64},
-                                                 {"float32", DType::float32},
-                                                 {"bfloat16", DType::bfloat16},
-                                                 {"float16", DType::float16}};
-  for (const auto& [known, dtype] : names) {
-    if (name == known) {
-      return dtype;
-    }
-  }
-  throw std::invalid_argument("unknown dtype " + name);
-}
-
-// The dtype of mixing numbers and values beside samples of `dtype`.
-DType wide(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
-
-bool stores(const py::array& array, DType dtype) {
-  return dtype == DType::float64   ? py::isinstance<py::array_t<double>>(array)
-         : dtype == DType::float32 ? py::isinstance<py::array_t<float>>(array)
-                                   : py::isinstance<py::array_t<uint16_t>>(array);
-}
-
-bool is_aligned(const py::array& array) {
-  return reinterpret_cast<uintptr_t>(array.data()) % static_cast<uintptr_t>(array.itemsize()) == 0;
-}
-
-void check_elements(const py::array& array, DType dtype, int64_t count) {
-  check(stores(array, dtype), "an array has the wrong dtype");
-  check((array.flags() & py::array::c_style) && is_aligned(array), "an array is not contiguous or not aligned");
-  check(array.size() == count, "an array has " + std::to_string(array.size()) + " elements, not " +
-                                   std::to_string(count));
-}
-
-const void* in(const py::array& array, DType dtype, int64_t count) {
-  check_elements(array, dtype, count);
-  return array.data();
-}
-
-void* out(py::array& array, DType dtype, int64_t count) {
-  check_elements(array, dtype, count);
-  return array.mutable_data();  // throws for one that must not be written
-}
-
-std::pair<int64_t, int64_t> rows(const py::array& array) {
-  check(array.ndim() == 2, "an array is not [B, D]");
-  return {array.shape(0), array.shape(1)};
-}
-
 // ---- operators
 
 void bind_weight_clip(py::module_& m) {
-  // tensors: (array of any strides, dtype name) pairs.
-  m.def("clip_weights", [](const Run& run, std::vector<std::pair<py::array, std::string>> tensors, double low,
-                           double high) {
-    std::vector<ClipTensor> clipped(tensors.size());
-    std::vector<std::vector<int64_t>> sizes(tensors.size()), strides(tensors.size());
-    for (size_t t = 0; t < tensors.size(); ++t) {
-      py::array& array = tensors[t].first;
-      const DType dtype = dtype_named(tensors[t].second);
-      check(stores(array, dtype) && is_aligned(array), "an array has the wrong dtype or is not aligned");
-      for (py::ssize_t d = 0; d < array.ndim(); ++d) {
-        check(array.strides(d) % array.itemsize() == 0, "a stride is not a number of elements");
-        check(array.strides(d) != 0 || array.shape(d) <= 1, "elements overlap");
-        sizes[t].push_back(array.shape(d));
-        strides[t].push_back(array.strides(d) / array.itemsize());
-      }
-      clipped[t] = {array.mutable_data(), dtype, array.ndim(), sizes[t].data(), strides[t].data()};
-    }
+  m.def("clip_weights", [](const Run& run, NamedArrays arrays, double low, double high) {
+    const ClipTensors tensors(arrays);
     const Use use(run);
-    clip_weights(run.isa, run_threads, clipped.data(), static_cast<int64_t>(clipped.size()), low, high);
+    clip_weights(run.isa, run_threads, tensors.data(), tensors.count(), low, high);
   });
 }
 
@@ -163,17 +89,7 @@ void bind_interpolate(py::module_& m) {
 }
 
 void bind_norm_penalty(py::module_& m) {
-  py::class_<NormPenalty>(m, "NormPenalty")
-      .def(py::init([](double target, bool one_sided, const std::string& reduction, double weight) {
-        check(reduction == "none" || reduction == "mean" || reduction == "sum", "unknown reduction " + reduction);
-        const Reduction reduce = reduction == "none"   ? Reduction::none
-                                 : reduction == "mean" ? Reduction::mean
-                                                       : Reduction::sum;
-        return NormPenalty{target, one_sided, reduce, weight};
-      }));
-  static const auto values = [](const NormPenalty& penalty, int64_t B) {
-    return penalty.reduction == Reduction::none ? B : 1;
-  };
+  bind_settings(m);
 
   m.def("norm_penalty", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
                            const py::array& grad, py::array value, py::array norms) {
@@ -181,7 +97,17 @@ void bind_norm_penalty(py::module_& m) {
     const auto [B, D] = rows(grad);
     const Use use(run);
     norm_penalty(run.isa, run_threads, dtype, penalty, B, D, in(grad, dtype, B * D),
-                 out(value, wide(dtype), values(penalty, B)), static_cast<double*>(out(norms, DType::float64, B)));
+                 out(value, wide(dtype), values_of(penalty, B)), static_cast<double*>(out(norms, DType::float64, B)));
+  });
+
+  m.def("norm_penalty_with_grad", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
+                                     const py::array& grad, py::array value, py::array norms, py::array grad_x) {
+    const DType dtype = dtype_named(dtype_name);
+    const auto [B, D] = rows(grad);
+    const Use use(run);
+    norm_penalty_with_grad(run.isa, run_threads, dtype, penalty, B, D, in(grad, dtype, B * D),
+                           out(value, wide(dtype), values_of(penalty, B)),
+                           static_cast<double*>(out(norms, DType::float64, B)), out(grad_x, dtype, B * D));
   });
 
   m.def("norm_penalty_backward", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
@@ -191,7 +117,7 @@ void bind_norm_penalty(py::module_& m) {
     const auto [B, D] = rows(grad);
     const Use use(run);
     norm_penalty_backward(run.isa, run_threads, dtype, penalty, B, D,
-                          in(grad_value, wide(dtype), values(penalty, B)), in(grad, dtype, B * D),
+                          in(grad_value, wide(dtype), values_of(penalty, B)), in(grad, dtype, B * D),
                           static_cast<const double*>(in(norms, DType::float64, B)), out(grad_x, dtype, B * D));
   });
 
@@ -204,53 +130,14 @@ void bind_norm_penalty(py::module_& m) {
     const Use use(run);
     norm_penalty_double_backward(
         run.isa, run_threads, dtype, penalty, B, D, in(grad_grad_x, dtype, B * D),
-        in(grad_value, wide(dtype), values(penalty, B)), in(grad, dtype, B * D),
+        in(grad_value, wide(dtype), values_of(penalty, B)), in(grad, dtype, B * D),
         static_cast<const double*>(in(norms, DType::float64, B)),
-        out(grad_grad_value, wide(dtype), values(penalty, B)), out(grad_x, dtype, B * D));
+        out(grad_grad_value, wide(dtype), values_of(penalty, B)), out(grad_x, dtype, B * D));
   });
 }
 
-// A sum of kernel functions: kinds, parameters, and weights [C] or [B, 3, C], whose meaning is the operator's.
-struct Mixture {
-  std::vector<int64_t> kinds;
-  std::vector<double> thetas, along_thetas, weights;
-
-  KernelMixture view() const {
-    check(thetas.size() == kinds.size() && (along_thetas.empty() || along_thetas.size() == kinds.size()),
-          "a kernel has the wrong number of parameters");
-    for (int64_t kind : kinds) {
-      check(0 <= kind && kind < kKernelKinds, "unknown kind of kernel");
-    }
-    return {static_cast<int64_t>(kinds.size()), kinds.data(), thetas.data(),
-            along_thetas.empty() ? nullptr : along_thetas.data()};
-  }
-};
-
-PointPairs point_pairs(DType dtype, const py::array& x, const py::array& y, int64_t begin, int64_t end,
-                       bool diagonal) {
-  check(x.ndim() == 3 && y.ndim() == 3 && x.shape(0) == y.shape(0) && x.shape(2) == y.shape(2),
-        "x and y are not [B, N, D] and [B, M, D]");
-  check(0 <= begin && begin <= end && end <= x.shape(1) + y.shape(1), "not a range of the rows");
-  return {x.shape(0), x.shape(1), y.shape(1), x.shape(2), dtype, in(x, dtype, x.size()), in(y, dtype, y.size()),
-          begin, end, diagonal};
-}
-
-// None for what is not wanted.
-void* out_or_null(py::object& array, DType dtype, int64_t count) {
-  if (array.is_none()) {
-    return nullptr;
-  }
-  py::array wanted = array.cast<py::array>();
-  return out(wanted, dtype, count);
-}
-
 void bind_kernel_sums(py::module_& m) {
-  py::class_<Mixture>(m, "Mixture")
-      .def(py::init([](std::vector<int64_t> kinds, std::vector<double> thetas, std::vector<double> weights,
-                       std::vector<double> along_thetas) {
-             return Mixture{std::move(kinds), std::move(thetas), std::move(along_thetas), std::move(weights)};
-           }),
-           py::arg("kinds"), py::arg("thetas"), py::arg("weights"), py::arg("along_thetas") = std::vector<double>());
+  bind_mixture(m);
 
   m.def("kernel_sums", [](const Run& run, const std::string& dtype_name, const py::array& x, const py::array& y,
                           const std::pair<int64_t, int64_t>& rows, bool diagonal, const Mixture& mixture,

@@ -97,9 +97,9 @@ def problem(rng, N, M, D, dtype, C):
 
 def call(core, run, dtype, points, rows, diagonal, mixture, C, along=None, wants=(True, True, True)):
     """[sums, theta_sums, grad_x, grad_y], without those not wanted; of the tangent if `along` is given."""
-    outputs = [Output((2, 3, C), np.float64), *[Output(p.shape, STORAGE[dtype]) for p in points]]
+    outputs = [Output((len(points[0]), 3, C), np.float64), *[Output(p.shape, STORAGE[dtype]) for p in points]]
     results = [output.array if want else None for output, want in zip(outputs, wants)]
-    sums = Output((2, 3, C), np.float64)
+    sums = Output((len(points[0]), 3, C), np.float64)
     function = core.kernel_sums if along is None else core.kernel_sums_tangent
     function(run, dtype, *points, *(along or ()), rows, diagonal, mixture, sums.array, *results)
     return [sums.written(), *[output.written() for output, want in zip(outputs, wants) if want]]

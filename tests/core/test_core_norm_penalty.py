@@ -81,6 +81,13 @@ def forward(core, run, dtype, penalty, grad, values):
     return value.written(), norms.written()
 
 
+def with_grad(core, run, dtype, penalty, grad, values, shift=0):
+    value, norms = Output(values, WIDE[dtype]), Output(len(grad), np.float64)
+    grad_x = Output(grad.shape, STORAGE[dtype], shift)
+    core.norm_penalty_with_grad(run, dtype, penalty, grad, value.array, norms.array, grad_x.array)
+    return value.written(), norms.written(), grad_x.written()
+
+
 def backward(core, run, dtype, penalty, grad_value, grad, norms, shift=0):
     grad_x = Output(grad.shape, STORAGE[dtype], shift)
     core.norm_penalty_backward(run, dtype, penalty, grad_value, grad, norms, grad_x.array)
@@ -142,6 +149,30 @@ def test_backward(core, isa, dtype):
         (grad_x,) = for_any_threads(core, isa, lambda run: backward(core, run, *arguments))  # noqa: B023
         assert_close(grad_x, *oracle.gradient(grad_value.astype(np.float64)), dtype, message)
         assert_same_bits(grad_x, backward(core, core.Run("plain"), *arguments)[0], f"unlike plain: {message}")
+
+
+def assert_one_sweep_is_both(core, isa, dtype, grad, setting, shift, message):
+    penalty, values = core.NormPenalty(*setting), len(grad) if setting[2] == "none" else 1
+    sweep = for_any_threads(core, isa, lambda run: with_grad(core, run, dtype, penalty, grad, values, shift))
+    value, norms = forward(core, core.Run(isa), dtype, penalty, grad, values)
+    (grad_x,) = backward(core, core.Run(isa), dtype, penalty, np.ones(values, WIDE[dtype]), grad, norms, shift)
+    for actual, expected in zip(sweep, (value, norms, grad_x), strict=True):
+        assert_same_bits(actual, expected, message)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_value_and_gradient_in_one_sweep(core, isa, dtype):
+    for grad, setting, shift, message in cases(np.random.default_rng(14), dtype):
+        assert_one_sweep_is_both(core, isa, dtype, grad, setting, shift, message)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_one_sweep_larger_than_the_caches(core, isa, dtype):
+    """With rows of a whole number of turns, and one element fewer."""
+    for D in (4096, 4096 - 1):
+        B = (4 << 20) // (D * np.dtype(STORAGE[dtype]).itemsize) + 1
+        grad = samples(np.random.default_rng(15), B, D, dtype)
+        assert_one_sweep_is_both(core, isa, dtype, grad, (1.0, False, "mean", 10.0), 0, f"D {D}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -36,9 +36,9 @@ def device_of(x: Tensor) -> Any:
     return torch.cuda.device(x.device)
 
 
-def matmul_precision() -> str:
-    """Of products of float32: as accurate as float32, unless torch may use TF32 for its own."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+def matmul_precision(points: Tensor, allow_tf32: bool) -> str:
+    """Of products of float32: as accurate as float32, unless the points are float32 and TF32 is allowed for these."""
+    return "tf32" if allow_tf32 and points.dtype == torch.float32 else "tf32x3"
 
 
 def autotuned(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Callable[[Any], Any]:

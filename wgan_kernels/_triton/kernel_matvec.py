@@ -83,8 +83,8 @@ kernel_matvec_exact_kernel = autotuned(_STAGES[:1])(matvec_sweep)
 
 @operator
 def kernel_matvec(
-    x: Tensor, y: Tensor, v: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], term: int, begin: int,
-    end: int, diagonal: bool,
+    x: Tensor, y: Tensor, v: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], allow_tf32: bool, term: int,
+    begin: int, end: int, diagonal: bool,
 ) -> Tensor:  # fmt: skip
     """As the schema of kernel_matvec."""
     N, M, D, P, C = x.shape[-2], y.shape[-2], x.shape[-1], v.shape[-1], len(kinds)
@@ -100,7 +100,7 @@ def kernel_matvec(
         arguments = (points, v.contiguous(), weights.contiguous(), params.contiguous(), parts, flags, N, M, D, P, begin,
                      begin + rows, S, params.shape[1])  # fmt: skip
         settings = {"KINDS": pack_kinds(kinds), "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
-                    "PRECISION": matmul_precision(), "COLUMNS": columns,
+                    "PRECISION": matmul_precision(x, allow_tf32), "COLUMNS": columns,
                     "FEATURES": FEATURES}  # fmt: skip
         exact = x.dtype == torch.float64
         with device_of(x):

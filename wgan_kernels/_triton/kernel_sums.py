@@ -137,7 +137,7 @@ def _stacked(x: Tensor, y: Tensor) -> Tensor:
 
 def _sweep(
     x: Tensor, y: Tensor, along: Tensor | None, weights: Tensor, params: Tensor, along_params: Tensor | None,
-    kinds: Sequence[int], rows: tuple[int, int], diagonal: bool, needs: int, dtype: torch.dtype,
+    kinds: Sequence[int], allow_tf32: bool, rows: tuple[int, int], diagonal: bool, needs: int, dtype: torch.dtype,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """value, sums, grad_x, grad_y (of dtype), and grad_params by problem; or the derivatives of all these.
 
@@ -169,7 +169,7 @@ def _sweep(
     with device_of(x):
         if programs > 0:
             exact = x.dtype == torch.float64
-            settings = {"FLAGGED": False, "PRECISION": matmul_precision(), "FEATURES": FEATURES, **common}
+            settings = {"FLAGGED": False, "PRECISION": matmul_precision(x, allow_tf32), "FEATURES": FEATURES, **common}
             arguments = (points, along, weights, params, along_thetas, sums, gradients, flags, N, M, D, (N + M) * D,
                          begin, end, S, Q, weight_stride)  # fmt: skip
             if not exact:
@@ -197,36 +197,38 @@ def _grad_params(grad_thetas: Tensor, params: Tensor, needs: int, problems: Sequ
 
 @operator
 def kernel_sums(
-    x: Tensor, y: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], begin: int, end: int, diagonal: bool,
-    needs: int,
+    x: Tensor, y: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], allow_tf32: bool, begin: int, end: int,
+    diagonal: bool, needs: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As the schema of kernel_sums."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    results = _sweep(x, y, None, weights, params, None, kinds, (begin, end), diagonal, needs, wide)
+    results = _sweep(x, y, None, weights, params, None, kinds, allow_tf32, (begin, end), diagonal, needs, wide)
     return *results[:4], _grad_params(results[4], params, needs, x.shape[:-2])
 
 
 @operator
 def kernel_sums_backward(
-    grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor, kinds: Sequence[int], begin: int, end: int,
-    diagonal: bool, needs: int,
+    grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor, kinds: Sequence[int], allow_tf32: bool, begin: int,
+    end: int, diagonal: bool, needs: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As the schema of kernel_sums_backward."""
-    results = _sweep(x, y, None, grad_sums, params, None, kinds, (begin, end), diagonal, needs, x.dtype)
+    results = _sweep(x, y, None, grad_sums, params, None, kinds, allow_tf32, (begin, end), diagonal, needs, x.dtype)
     return *results[2:4], _grad_params(_over_problems(results[4], needs), params, needs, ())
 
 
 @operator
 def kernel_sums_double_backward(
     grad_grad_x: Tensor | None, grad_grad_y: Tensor | None, grad_grad_params: Tensor | None, grad_sums: Tensor,
-    x: Tensor, y: Tensor, params: Tensor, kinds: Sequence[int], begin: int, end: int, diagonal: bool, needs: int,
+    x: Tensor, y: Tensor, params: Tensor, kinds: Sequence[int], allow_tf32: bool, begin: int, end: int, diagonal: bool,
+    needs: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """As the schema of kernel_sums_double_backward."""
     along = [torch.zeros_like(of) if grad is None else grad for grad, of in ((grad_grad_x, x), (grad_grad_y, y))]
     along_params = torch.zeros_like(params) if grad_grad_params is None else grad_grad_params
     results = _sweep(
-        x, y, _stacked(*along), grad_sums, params, along_params, kinds, (begin, end), diagonal, needs, x.dtype
-    )
+        x, y, _stacked(*along), grad_sums, params, along_params, kinds, allow_tf32, (begin, end), diagonal, needs,
+        x.dtype,
+    )  # fmt: skip
     return *results[1:4], _grad_params(_over_problems(results[4], needs), params, needs, ())
 
 

@@ -55,6 +55,21 @@ def eager_function(name: str, forward: Callable[..., Any], backward: Callable[..
     return type(name, (torch.autograd.Function,), functions).apply
 
 
+def is_traced() -> bool:
+    """Whether the call is being recorded or transformed, so that it may not branch on numbers."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+    )
+
+
+def is_number(tensor: Tensor) -> bool:
+    """Whether the tensor holds one number that may be looked at."""
+    batched = torch._C._functorch.is_legacy_batchedtensor(tensor)  # autograd.grad(..., is_grads_batched=True)
+    return tensor.dim() == 0 and tensor.is_cpu and not batched and not is_traced()
+
+
 def below_autograd(operator: Callable[..., Any], *args: Any) -> Any:
     """Calls an operator whose derivative nobody asks for, past the registered autograd formula and its cost."""
     with torch._C._AutoDispatchBelowAutograd():

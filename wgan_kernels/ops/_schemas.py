@@ -12,8 +12,9 @@ import torch
 LIBRARY = torch.library.Library("wgan_kernels", "FRAGMENT")
 
 _PENALTY = "float target, bool one_sided, int reduction, float weight"
-# rows [begin, end) of the stacked points [x; y], end -1 for all; needs: 1 grad_x + 2 grad_y + 4 grad_params.
-_KERNEL = "Tensor params, int[] kinds, int begin, int end, bool diagonal, int needs"
+# allow_tf32: of matrix products of float32 points on a GPU; rows [begin, end) of the stacked points [x; y], end -1 for
+# all; needs: 1 grad_x + 2 grad_y + 4 grad_params.
+_KERNEL = "Tensor params, int[] kinds, bool allow_tf32, int begin, int end, bool diagonal, int needs"
 
 _SCHEMAS = [
     # The instruction set the CPU kernels run on.
@@ -24,6 +25,8 @@ _SCHEMAS = [
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
     # grad: [B, D...] -> value: [] or [B]; norms: [B] float64
     f"norm_penalty(Tensor grad, {_PENALTY}) -> (Tensor value, Tensor norms)",
+    # The same, and grad_x for a grad_value of 1.
+    f"norm_penalty_with_grad(Tensor grad, {_PENALTY}) -> (Tensor value, Tensor norms, Tensor grad_x)",
     # grad_value: [] or [B] -> grad_x: [B, D...]
     f"norm_penalty_backward(Tensor grad_value, Tensor grad, Tensor norms, {_PENALTY}) -> Tensor",
     # grad_grad_x: [B, D...] -> grad_grad_value: [] or [B]; grad_x: [B, D...]
@@ -42,8 +45,8 @@ _SCHEMAS = [
     "-> (Tensor grad_grad_sums, Tensor grad_x, Tensor grad_y, Tensor grad_params)",
     # x: [N, D] or [B, N, D]; y: [M, D] or [B, M, D]; v: [M, P] or [B, M, P], as wide as float32 at least; weights: [C];
     # term: k itself, or one of its derivatives; begin, end: rows of x -> [end - begin, P] or [B, end - begin, P]
-    "kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, int[] kinds, int term, int begin, "
-    "int end, bool diagonal) -> Tensor",
+    "kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, int[] kinds, bool allow_tf32, "
+    "int term, int begin, int end, bool diagonal) -> Tensor",
 ]
 
 for _schema in _SCHEMAS:

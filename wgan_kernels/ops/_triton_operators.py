@@ -21,7 +21,7 @@ from ._autograd import below_autograd
 interpolate = interpolate_formulas.register("_triton")
 kernel_matvec = kernel_matvec_formulas.register("_triton")
 kernel_sums, _, _ = kernel_sums_formulas.register("_triton")
-norm_penalty = norm_penalty_formulas.register("_triton")
+norm_penalty, _ = norm_penalty_formulas.register("_triton")
 
 
 def clip_weights_(params: Sequence[Tensor], low: float, high: float) -> None:

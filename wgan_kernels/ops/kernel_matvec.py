@@ -13,7 +13,8 @@ from .. import _backend
 from ..reference import kernel_matvec as reference
 from . import _schemas
 from ._autograd import differentiable
-from .kernel_sums import _WORK_PER_CALL, _as_tensors, _tensors_on
+from ._mixtures import allows_tf32, as_tensors
+from .kernel_sums import _WORK_PER_CALL
 
 # Which of k, dk/ds, d2k/ds2, dk/dt, d2k/dsdt, d2k/dt2 a product is with (KernelTerm in csrc/core/kernel_matvec.h), and
 # what each becomes when it is differentiated by s, the squared distance, and by t, the kernel's parameter.
@@ -52,14 +53,14 @@ def _grad_points(points: Tensor, others: Tensor, by_points: Tensor, by_others: T
 
 def _backward(ctx: Any, matvec: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y, v, weights, params = ctx.saved_tensors
-    kinds, term, begin, end, diagonal = ctx.settings
+    kinds, allow_tf32, term, begin, end, diagonal = ctx.settings
     needs_x, needs_y, needs_v, needs_weights, needs_params = ctx.needs_input_grad[:5]
     rows = x.shape[-2]
     if (begin, end) not in ((0, -1), (0, rows)):
         grad = pad(grad, (0, 0, begin, rows - (rows if end < 0 else end)))
 
     def product(a: Tensor, b: Tensor, columns: Tensor, kind: int, each: Tensor = weights) -> Tensor:
-        return matvec(a, b, columns, each, params, kinds, kind, 0, -1, diagonal)
+        return matvec(a, b, columns, each, params, kinds, allow_tf32, kind, 0, -1, diagonal)
 
     grads: list[Tensor | None] = [None] * 5
     if needs_x:
@@ -78,7 +79,7 @@ def _backward(ctx: Any, matvec: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         bend = _derived(_BY_T, term)
         each = [(product(x, y, v, bend, one) * grad).sum(dtype=torch.float64) for one in components]
         grads[4] = pad((torch.stack(each) * weights)[:, None], (0, params.shape[1] - 1))
-    return *grads, None, None, None, None, None
+    return *grads, *[None] * 6
 
 
 _operator = torch.ops.wgan_kernels.kernel_matvec.default
@@ -91,7 +92,7 @@ def _by_ranges(*args: Any) -> Tensor:
     problems = x.shape[0] if x.dim() == 3 else 1
     work = problems * (end - begin) * y.shape[-2] * (x.shape[-1] + v.shape[-1] + 8)
     calls = min(int(work / _WORK_PER_CALL) + 1, max(end - begin, 1))
-    if calls == 1:
+    if calls == 1 or not x.is_cpu:
         return _operator(*args)
     cuts = [begin + (end - begin) * call // calls for call in range(calls + 1)]
     return torch.cat([_operator(*args[:-3], *rows, diagonal) for rows in zip(cuts, cuts[1:])], -2)
@@ -141,12 +142,8 @@ def kernel_matvec(
     Differentiable twice by x, y, v, weights and params. Sums run in float64 in a fixed order: the same input gives the
     same bits for any number of threads.
     """
-    if x.is_cpu:
-        codes, params, _ = _as_tensors(kinds, params, ())
-        weights = torch.ones(len(codes), dtype=torch.float64) if weights is None else weights
-    else:
-        codes, params, ones = _tensors_on(x.device, kinds, params, (1.0,))
-        weights = ones[0] if weights is None else weights.to(x.device)
+    codes, params, ones = as_tensors(kinds, params, (1.0,), x.device)
+    weights = ones[0] if weights is None else weights.to(x.device)
     v = v.to(torch.promote_types(x.dtype, torch.float32))
     if _backend.is_native(x, "kernel_matvec"):
         run = _kernel_matvec
@@ -156,4 +153,4 @@ def kernel_matvec(
         run = _triton_operators.kernel_matvec
     else:
         return reference.kernel_matvec(x, y, v, weights, params, kinds, begin, end, diagonal)
-    return run(x, y, v, weights, params, codes, _K, begin, end, diagonal)
+    return run(x, y, v, weights, params, codes, allows_tf32(x), _K, begin, end, diagonal)

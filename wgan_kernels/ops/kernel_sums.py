@@ -13,9 +13,8 @@ from .. import _backend
 from ..reference import kernel_sums as reference
 from . import _schemas
 from ._autograd import differentiable, eager_function, third_derivative
+from ._mixtures import allows_tf32, as_tensors, keep_for_graphs
 
-# As KernelKind in csrc/core/kernel_pairs.h.
-_KIND_CODES = {"rbf": 0, "inverse_multiquadric": 1}
 _X, _Y, _PARAMS = 1, 2, 4
 # Pairs times features (and a little for the kernel function) in one call of an operator: some tenths of a second on
 # one core, between which Python can hear an interrupt.
@@ -49,7 +48,7 @@ def _fake_backward(grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor, *set
 
 
 def _fake_double_backward(*args: Any) -> tuple[Tensor, ...]:
-    *_, grad_sums, x, y, params, _, _, _, _, needs = args
+    *_, grad_sums, x, y, params, _, _, _, _, _, needs = args
     grad_grad_sums = x.new_empty((*x.shape[:-2], 3, params.shape[0]), dtype=torch.float64)
     return grad_grad_sums, *_fake_gradients(x, y, params, needs, x.dtype)
 
@@ -86,7 +85,7 @@ def _backward(
     ctx: Any, sums_backward: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_: Any
 ) -> tuple[Tensor | None, ...]:
     if grad_value is None and grad_sums is None:
-        return (None,) * 9
+        return (None,) * 10
     x, y, weights, params, sums, *grads = ctx.saved_tensors
     needs_x, needs_y, needs_weights, needs_params = ctx.needs_input_grad[:4]
     needs, have = _needs(needs_x, needs_y, needs_params), ctx.settings[-1]
@@ -103,7 +102,7 @@ def _backward(
     if needs_weights and grad_value is not None:
         grad_weights = (grad_value[..., None, None].double() * sums).sum_to_size(weights.shape)
     grad_x, grad_y, grad_params = results
-    return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None
+    return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None, None
 
 
 def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -114,14 +113,14 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 
 def _double_backward(ctx: Any, sums_double_backward: Any, *grad_grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all([grad is None for grad in grad_grads]):
-        return (None,) * 9
+        return (None,) * 10
     grad_sums, x, y, params = ctx.saved_tensors
     _, needs_x, needs_y, needs_params = ctx.needs_input_grad[:4]
     needs = _needs(needs_x, needs_y, needs_params)
     # What was not asked for came out empty, and so is its gradient.
     along = [None if grad is None or grad.shape != of.shape else grad for grad, of in zip(grad_grads, (x, y, params))]
     grad_grad_sums, *grads = sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
-    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), None, None, None, None, None
+    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), *[None] * 6
 
 
 def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[int, int]]:
@@ -145,7 +144,7 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
 
     def run(*args: Any) -> tuple[Tensor, ...]:
         x, y = args[x_at], args[x_at + 1]
-        if x.numel() + y.numel() < _ONE_CALL:
+        if x.numel() + y.numel() < _ONE_CALL or not x.is_cpu:
             return operator(*args)
         begin, end, diagonal, needs = args[-4:]
         rows = x.shape[-2] + y.shape[-2]
@@ -197,40 +196,6 @@ def register(back_end: str = "", by_ranges: Any = None) -> tuple[Callable[..., A
 _kernel_sums, _run, _kernel_sums_backward = register(by_ranges=_by_ranges)
 
 
-def _as_tensors(
-    kinds: Sequence[str], params: Any, weights: Any, device: Any = "cpu"
-) -> tuple[list[int], Tensor, Tensor]:
-    """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C); numbers become tensors on the device."""
-    if not isinstance(params, Tensor):
-        params = torch.tensor([(param,) for param in params], dtype=torch.float64, device=device)
-    if not isinstance(weights, Tensor):
-        weights = torch.tensor([(weight,) * len(kinds) for weight in weights], dtype=torch.float64, device=device)
-    return [_KIND_CODES[kind] for kind in kinds], params, weights
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_tensors(kinds: Any, params: Any, weights: Any, device: torch.device) -> tuple[list[int], Tensor, Tensor]:
-    with torch.inference_mode(False):
-        return _as_tensors(kinds, params, weights, device)
-
-
-# What graphs were captured with, and read again at every replay.
-_captured: list[tuple[Tensor, Tensor]] = []
-
-
-def _tensors_on(
-    device: torch.device, kinds: Sequence[str], params: Any, weights: Any
-) -> tuple[list[int], Tensor, Tensor]:
-    """_as_tensors on the device of the points. Numbers are copied there once, as nothing can be during a capture."""
-    if torch.compiler.is_compiling() or type(params) is not tuple or type(weights) is not tuple:
-        codes, params, weights = _as_tensors(kinds, params, weights, device)
-        return codes, params.to(device), weights.to(device)
-    result = _cached_tensors(tuple(kinds), params, weights, device)
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        _captured.append(result[1:])
-    return result
-
-
 def kernel_sums(
     x: Tensor,
     y: Tensor,
@@ -264,10 +229,7 @@ def kernel_sums(
     points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed
     order: the same input gives the same bits for any number of threads.
     """
-    if x.is_cpu:
-        codes, params, weights = _as_tensors(kinds, params, weights)
-    else:
-        codes, params, weights = _tensors_on(x.device, kinds, params, weights)
+    codes, params, weights = as_tensors(kinds, params, weights, x.device)
     if _backend.is_native(x, "kernel_sums"):
         run = _kernel_sums
     elif _backend.is_triton(x):
@@ -277,25 +239,20 @@ def kernel_sums(
     else:
         return reference.kernel_sums(x, y, weights, params, kinds, begin, end, diagonal)
     needs = _needs(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
-    return run(x, y, weights, params, codes, begin, end, diagonal, needs)[:2]
+    return run(x, y, weights, params, codes, allows_tf32(x), begin, end, diagonal, needs)[:2]
 
 
 # ---- the value alone, for fixed numbers: the same formulas by the shortest way, for sizes at which Python is the cost
 
 
 @functools.lru_cache(maxsize=256)
-def _cached_constants(kinds: Any, params: Any, weights: Any, diagonal: bool, needs: int) -> tuple[Any, ...]:
-    """What the operator takes after x and y on the CPU."""
-    codes, params, weights = _cached_tensors(kinds, params, weights, torch.device("cpu"))
-    return weights, params, codes, 0, -1, diagonal, needs
-
-
-def _constants_on(
-    device: torch.device, kinds: Any, params: Any, weights: Any, diagonal: bool, needs: int
+def _cached_constants(
+    kinds: Any, params: Any, weights: Any, device: torch.device, allow_tf32: bool, diagonal: bool, needs: int
 ) -> tuple[Any, ...]:
-    """What it takes on another device."""
-    codes, params, weights = _tensors_on(device, kinds, params, weights)
-    return weights, params, codes, 0, -1, diagonal, needs
+    """What the operator takes after x and y."""
+    with torch.inference_mode(False):
+        codes, params, weights = as_tensors(kinds, params, weights, device)
+    return weights, params, codes, allow_tf32, 0, -1, diagonal, needs
 
 
 def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor, ...]:
@@ -346,8 +303,6 @@ def weighted_kernel_sum(
     ):
         return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
     needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0
-    if x.is_cpu:
-        constants = _cached_constants(kinds, params, weights, diagonal, needs)
-    else:
-        constants = _constants_on(x.device, kinds, params, weights, diagonal, needs)
+    constants = _cached_constants(kinds, params, weights, x.device, allows_tf32(x), diagonal, needs)
+    keep_for_graphs(constants[0], constants[1])
     return _kernel_sums_value(x, y, constants) if needs else _run_value(x, y, constants)[0]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _backend, _checks
 from ..reference import norm_penalty as reference
 from . import _schemas
-from ._autograd import differentiable, third_derivative
+from ._autograd import differentiable, is_number, is_traced, third_derivative
 
 _REDUCTION_CODES = {"none": 0, "mean": 1, "sum": 2}
 
@@ -25,6 +25,10 @@ def _fake(grad: Tensor, target: float, one_sided: bool, reduction: int, weight: 
     return _value_like(grad, reduction), grad.new_empty(grad.shape[:1], dtype=torch.float64)
 
 
+def _fake_with_grad(grad: Tensor, *settings: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return *_fake(grad, *settings), torch.empty_like(grad)
+
+
 def _fake_backward(grad_value: Tensor, grad: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(grad)
 
@@ -35,8 +39,29 @@ def _fake_double_backward(grad_grad_x: Tensor, grad_value: Tensor, grad: Tensor,
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     grad, *ctx.settings = inputs
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[1])
     ctx.save_for_backward(grad, output[1])
+
+
+def _setup_with_grad_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    grad, *ctx.settings = inputs
+    _, norms, ctx.kept = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(norms, ctx.kept)
+    ctx.save_for_backward(grad, norms)
+
+
+def _backward_with_grad(ctx: Any, grad_value: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    if grad_value is None:
+        return (None,) * 5
+    grad, norms = ctx.saved_tensors
+    # Given away once: a caller may write into it.
+    kept, ctx.kept = ctx.kept, None
+    # With grad mode on, what was kept would hide how it depends on grad.
+    if kept is None or torch.is_grad_enabled() or not is_number(grad_value) or grad_value.item() != 1:
+        kept = _norm_penalty_backward(grad_value, grad, norms, *ctx.settings)
+    return kept, None, None, None, None
 
 
 def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -44,9 +69,9 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -
     ctx.save_for_backward(grad_value, grad, norms)
 
 
-def register(back_end: str = "") -> Callable[..., Any]:
+def register(back_end: str = "") -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
-    end; returns how to call the first."""
+    end; returns how to call the first and the second."""
     for name, kernel in {
         "norm_penalty": _fake,
         "norm_penalty_backward": _fake_backward,
@@ -54,7 +79,9 @@ def register(back_end: str = "") -> Callable[..., Any]:
     }.items():
         torch.library.register_fake(f"wgan_kernels::{name}{back_end}", kernel, lib=_schemas.LIBRARY)
 
-    def backward(ctx: Any, grad_value: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_value: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+        if grad_value is None:
+            return (None,) * 5
         return norm_penalty_backward(grad_value, *ctx.saved_tensors, *ctx.settings), None, None, None, None
 
     def double_backward(ctx: Any, grad_grad_x: Tensor) -> tuple[Tensor | None, ...]:
@@ -65,10 +92,14 @@ def register(back_end: str = "") -> Callable[..., Any]:
         f"norm_penalty_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative("norm_penalty")
     )
     norm_penalty_backward = differentiable(f"norm_penalty_backward{back_end}", _setup_backward_context, double_backward)
-    return differentiable(f"norm_penalty{back_end}", _setup_context, backward)
+    return differentiable(f"norm_penalty{back_end}", _setup_context, backward), norm_penalty_backward
 
 
-_norm_penalty = register()
+_norm_penalty, _norm_penalty_backward = register()
+
+# The CPU's own.
+torch.library.register_fake("wgan_kernels::norm_penalty_with_grad", _fake_with_grad, lib=_schemas.LIBRARY)
+_norm_penalty_with_grad = differentiable("norm_penalty_with_grad", _setup_with_grad_context, _backward_with_grad)
 
 
 def norm_penalty(grad: Tensor, *, target: float = 1.0, one_sided: bool = False, reduction: str = "mean") -> Tensor:
@@ -103,6 +134,8 @@ def weighted_norm_penalty(
     _checks.batched("grad", grad)
     _checks.penalty(target, one_sided, reduction)
     if _backend.is_native(grad, "norm_penalty"):
+        if reduction != "none" and grad.is_cpu and grad.requires_grad and torch.is_grad_enabled() and not is_traced():
+            return _norm_penalty_with_grad(grad, target, one_sided, _REDUCTION_CODES[reduction], weight)[:2]
         return _norm_penalty(grad, target, one_sided, _REDUCTION_CODES[reduction], weight)
     if _backend.is_triton(grad):
         from . import _triton_operators

@@ -1,0 +1,267 @@
+#include "kernel_matvec.h"
+
+#include <algorithm>
+
+#include "pair_blocks.cuh"
+
+namespace wgk {
+namespace {
+
+constexpr int kRows = kPairWarps * 16;
+constexpr int64_t kBlocks = 528;  // that fill a large GPU; every split of the columns costs memory
+constexpr int kFinishThreads = 256;
+
+struct ProductArguments {
+  PairPoints points;
+  MixtureArguments mixture;
+  const double* weights;  // [C]
+  const void* v;          // [B, M, P]
+  void* out;              // [B, end - begin, P]
+  int64_t P, stride;      // P in whole steps
+  int64_t begin, end;
+  bool diagonal;
+  KernelTerm term;
+  int64_t row_tiles, splits;
+  double* sums;           // [splits, B, end - begin, stride]
+};
+
+template <class T>
+constexpr int kColumns = std::is_same_v<T, double> ? 16 : 32;  // as many as leave their pairs room in registers
+
+// Shared memory.
+template <class T>
+struct ProductShared {
+  StoredKernel* kernels;  // [C]
+  T* rows;                // [kRows, kTileStride]
+  T* columns;             // [kColumns, kTileStride], of the points, then of v
+  T* norms;               // [kColumns]
+  T* weights;             // [C]
+
+  static int64_t bytes(int64_t C) {
+    return C * sizeof(StoredKernel) + ((kRows + kColumns<T>) * kTileStride<T> + kColumns<T> + C) * sizeof(T);
+  }
+  __device__ ProductShared(unsigned char* memory, int C) {
+    kernels = reinterpret_cast<StoredKernel*>(memory);
+    rows = reinterpret_cast<T*>(kernels + C);
+    columns = rows + kRows * kTileStride<T>;
+    norms = columns + kColumns<T> * kTileStride<T>;
+    weights = norms + kColumns<T>;
+  }
+};
+
+// What one block works on: a tile of rows, a range of tiles of columns, and a chunk of the columns of v.
+struct ProductUnit {
+  int64_t b, split, row, p;  // the first row and column of v
+  int count, width;
+  int64_t first, last;
+};
+
+template <class T>
+__device__ ProductUnit product_unit(const ProductArguments& a) {
+  ProductUnit unit;
+  const int64_t chunks = ceil_div(a.stride, kFeatures<T>), tiles = ceil_div(a.points.z.M, kColumns<T>);
+  int64_t k = blockIdx.x;
+  unit.p = k % chunks * kFeatures<T>;
+  unit.width = static_cast<int>(min(a.stride - unit.p, static_cast<int64_t>(kFeatures<T>)));
+  k /= chunks;
+  unit.b = k % a.points.z.B;
+  k /= a.points.z.B;
+  unit.split = k % a.splits;
+  unit.row = a.begin + k / a.splits * kRows;
+  unit.count = static_cast<int>(min(a.end - unit.row, static_cast<int64_t>(kRows)));
+  unit.first = tiles * unit.split / a.splits;
+  unit.last = tiles * (unit.split + 1) / a.splits;
+  return unit;
+}
+
+// Products of the rows of the unit with `count` columns, the first of which is the column-th of y.
+template <class P, int kN>
+WGK_INLINE void multiply_points(const ProductArguments& a, const ProductUnit& unit, int64_t column, int count,
+                                const ProductShared<typename P::T>& shared, typename P::T (&s)[kN][4]) {
+  using T = typename P::T;
+  const CentredPoints& z = a.points.z;
+  const int chunks = feature_chunks<T>(z.stride), row = first_row_of_warp<1>();
+  T products[1][kN][4] = {};
+  for (int q = 0; q < chunks; ++q) {
+    const int64_t d = static_cast<int64_t>(q) * kFeatures<T>;
+    const int width = static_cast<int>(min(z.stride - d, static_cast<int64_t>(kFeatures<T>)));
+    __syncthreads();  // nobody reads the last tile any more
+    if (chunks > 1 || column == unit.first * kColumns<T>) {
+      load_points<kRows>(z, unit.b, unit.row, unit.count, d, width, shared.rows);
+    }
+    load_points<kColumns<T>>(z, unit.b, z.N + column, count, d, width, shared.columns);
+    if (q == 0 && thread_in_block() < count) {
+      shared.norms[threadIdx.x] = product_of<T>(a.points.norms, unit.b * (z.N + z.M) + z.N + column + threadIdx.x);
+    }
+    __syncthreads();
+    if (row < unit.count) {
+      add_dots<P>(shared.rows + row * kTileStride<T>, shared.columns, width / static_cast<int>(kProductStep), products);
+    }
+  }
+#pragma unroll
+  for (int at = 0; at < 4 * kN; ++at) {
+    s[at / 4][at % 4] = products[0][at / 4][at % 4];
+  }
+}
+
+// Rows [column, column + count) of v, and zeros up to kColumns.
+template <class P>
+__device__ void load_columns(const ProductArguments& a, const ProductUnit& unit, int64_t column, int count,
+                             typename P::T* tile) {
+  using T = typename P::T;
+  const DType dtype = a.points.z.dtype == DType::float64 ? DType::float64 : DType::float32;
+  for (int k = thread_in_block(); k < kColumns<T> * kFeatures<T>; k += kPairThreads) {
+    const int row = k / kFeatures<T>, p = k % kFeatures<T>;
+    const bool is_there = row < count && unit.p + p < a.P;
+    if (p < unit.width) {
+      tile[row * kTileStride<T> + p] =
+          is_there ? P::rounded(static_cast<T>(load_element(dtype, a.v, (unit.b * a.points.z.M + column + row) * a.P +
+                                                                            unit.p + p)))
+                   : T{0};
+    }
+  }
+}
+
+template <KernelTerm term, class T, int kN>
+WGK_INLINE void evaluate_term(const ProductArguments& a, const ProductShared<T>& shared, const T (&s)[kN][4],
+                              T (&w)[kN][4]) {
+  for (int c = 0; c < a.mixture.C; ++c) {
+    with_stored_kernel<T>(a.mixture.kind(c), shared.kernels + c, [&](const auto& kernel) {
+#pragma unroll
+      for (int at = 0; at < 4 * kN; ++at) {
+        w[at / 4][at % 4] += shared.weights[c] * cuda::pick<term>(kernel(s[at / 4][at % 4]));
+      }
+    });
+  }
+}
+
+template <class T, int kN>
+WGK_INLINE void evaluate(const ProductArguments& a, const ProductShared<T>& shared, const T (&s)[kN][4],
+                         T (&w)[kN][4]) {
+  switch (a.term) {
+    case KernelTerm::k:
+      return evaluate_term<KernelTerm::k>(a, shared, s, w);
+    case KernelTerm::k_s:
+      return evaluate_term<KernelTerm::k_s>(a, shared, s, w);
+    case KernelTerm::k_ss:
+      return evaluate_term<KernelTerm::k_ss>(a, shared, s, w);
+    case KernelTerm::k_t:
+      return evaluate_term<KernelTerm::k_t>(a, shared, s, w);
+    case KernelTerm::k_st:
+      return evaluate_term<KernelTerm::k_st>(a, shared, s, w);
+    case KernelTerm::k_tt:
+      return evaluate_term<KernelTerm::k_tt>(a, shared, s, w);
+  }
+}
+
+template <class P>
+WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit,
+                              const ProductShared<typename P::T>& shared) {
+  using T = typename P::T;
+  constexpr int kN = kColumns<T> / 8, kF = kFeatures<T> / 8;
+  const CentredPoints& z = a.points.z;
+  const int row = first_row_of_warp<1>();
+  double* to = a.sums + ((unit.split * z.B + unit.b) * (a.end - a.begin) + unit.row - a.begin + row) * a.stride + unit.p;
+  T sums[kF][4] = {};
+  int64_t flushed = unit.first;
+  for (int64_t tile = unit.first; tile < unit.last; ++tile) {
+    const int64_t column = tile * kColumns<T>;
+    const int count = static_cast<int>(min(z.M - column, static_cast<int64_t>(kColumns<T>)));
+    T s[kN][4], w[kN][4] = {}, row_sums[2] = {};
+    multiply_points<P>(a, unit, column, count, shared, s);
+    __syncthreads();
+    load_columns<P>(a, unit, column, count, shared.columns);
+    __syncthreads();
+    if (row >= unit.count) {
+      continue;
+    }
+    subtract_products(a.points.norms, unit.b * (z.N + z.M) + unit.row, row, unit.count, shared.norms, T{1}, s);
+    clamp_at_zero(s);
+    evaluate(a, shared, s, w);
+    mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, a.diagonal ? kNoPair : unit.row - column), row_sums);
+    add_weighted<P>(w, shared.columns, unit.width, sums);
+    if (tile + 1 - flushed == kFlush) {
+      flush_sums(sums, to, a.stride, unit.count - row, unit.width, flushed == unit.first);
+      flushed = tile + 1;
+    }
+  }
+  flush_sums(sums, to, a.stride, unit.count - row, unit.width, flushed == unit.first);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kPairThreads, 2) matvec_kernel(const ProductArguments a) {
+  WGK_DYN_SHARED(unsigned char, memory);
+  const ProductUnit unit = product_unit<T>(a);
+  if (!is_computed_in<T>(a.points, a.mixture, unit.b)) {
+    return;
+  }
+  const ProductShared<T> shared(memory, a.mixture.C);
+  for (int c = thread_in_block(); c < a.mixture.C; c += kPairThreads) {
+    store_kernel<T>(a.mixture.kind(c), a.mixture.thetas[c], shared.kernels + c);
+    shared.weights[c] = static_cast<T>(a.weights[c]);
+  }
+  with_products<T>(a.points.precision,
+                   [&](auto products) { multiply_unit<decltype(products)>(a, unit, shared); });
+}
+
+__global__ void __launch_bounds__(kFinishThreads) finish_matvec_kernel(const ProductArguments a) {
+  const int64_t at = static_cast<int64_t>(blockIdx.x) * kFinishThreads + threadIdx.x, rows = a.end - a.begin;
+  if (at >= a.points.z.B * rows * a.P) {
+    return;
+  }
+  double sum = 0;
+  for (int64_t split = 0; split < a.splits; ++split) {
+    sum += a.sums[(split * a.points.z.B * rows + at / a.P) * a.stride + at % a.P];
+  }
+  store_element(a.points.z.dtype == DType::float64 ? DType::float64 : DType::float32, a.out, at, sum);
+}
+
+ProductArguments product_arguments(Pieces& pieces, MatmulPrecision precision, const KernelProduct& p) {
+  const int64_t stride = ceil_div(p.P, kProductStep) * kProductStep, rows = ceil_div(p.end - p.begin, kRows);
+  const int64_t units = p.B * rows * ceil_div(p.P, kFeatures<float>);
+  const int64_t splits = std::max<int64_t>(1, std::min(ceil_div(p.M, kFeatures<float>),
+                                                       kBlocks / std::max<int64_t>(1, units)));
+  return {PairPoints(pieces, precision, CentredPoints(pieces, p.dtype, p.B, p.N, p.M, p.D, p.x, p.y)), {}, nullptr,
+          p.v, nullptr, p.P, stride, p.begin, p.end, p.diagonal, p.term, rows, splits,
+          pieces.take<double>(splits * p.B * (p.end - p.begin) * stride)};
+}
+
+template <class T>
+CudaStatus launch_product(CudaStream stream, const ProductArguments& a) {
+  const int64_t blocks = a.row_tiles * a.splits * a.points.z.B * ceil_div(a.stride, kFeatures<T>);
+  return WGK_LAUNCH(matvec_kernel<T>, dim3(static_cast<unsigned>(blocks)), dim3(kPairThreads),
+                    ProductShared<T>::bytes(a.mixture.C), stream, a);
+}
+
+}  // namespace
+
+int64_t kernel_matvec_cuda_workspace(const KernelProduct& product) {
+  Pieces pieces(nullptr);
+  product_arguments(pieces, MatmulPrecision::ieee, product);
+  return pieces.bytes();
+}
+
+CudaStatus kernel_matvec_cuda(CudaStream stream, MatmulPrecision precision, const KernelProduct& product,
+                              const KernelMixture& mixture, const double* weights, void* out, void* workspace) {
+  Pieces pieces(workspace);
+  ProductArguments a = product_arguments(pieces, precision, product);
+  const int64_t elements = product.B * (product.end - product.begin) * product.P;
+  if (elements == 0) {
+    return 0;
+  }
+  a.mixture = mixture_arguments(mixture);
+  a.weights = weights;
+  a.out = out;
+  CudaStatus status = centre_points(stream, a.points);
+  if (status == 0 && product.dtype != DType::float64) {
+    status = launch_product<float>(stream, a);
+  }
+  if (status == 0) {
+    status = launch_product<double>(stream, a);
+  }
+  return status != 0 ? status
+                     : WGK_LAUNCH(finish_matvec_kernel, dim3(static_cast<unsigned>(ceil_div(elements, kFinishThreads))),
+                                  dim3(kFinishThreads), 0, stream, a);
+}
+
+}  // namespace wgk

@@ -1,0 +1,40 @@
+"""One call of every pass of every CUDA kernel, small and of odd sizes, for compute-sanitizer."""
+
+from __future__ import annotations
+
+import torch
+
+import wgan_kernels as wk
+from wgan_kernels.ops.kernel_matvec import kernel_matvec
+from wgan_kernels.ops.kernel_sums import kernel_sums
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def points(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(shape, device="cuda").to(dtype).requires_grad_()
+
+
+def main() -> None:
+    torch.manual_seed(0)
+    wk.use_backend("native")
+    for dtype in DTYPES:
+        wk.clip_weights_([torch.randn(size, device="cuda").to(dtype) for size in (1, 7, 4099)], 0.1)
+        wk.interpolate(points(3, 131, dtype=dtype), points(3, 131, dtype=dtype))
+        for shape in ((5, 37), (1, 9001), (70, 3)):
+            grad = points(*shape, dtype=dtype)
+            (first,) = torch.autograd.grad(wk.norm_penalty(grad), grad, create_graph=True)
+            first.float().square().sum().backward()
+        for N, M, D in ((5, 3, 2), (67, 130, 19)):
+            x, y, params = points(N, D, dtype=dtype), points(M, D, dtype=dtype), points(2, 1, dtype=torch.float64)
+            value, _ = kernel_sums(x, y, ("rbf", "inverse_multiquadric"), params.abs() + 1, (1.0, 1.0, -2.0))
+            first = torch.autograd.grad(value, (x, params), create_graph=True)
+            (first[0].float().square().sum() + first[1].sum()).backward()
+            v = points(M, 3, dtype=torch.promote_types(dtype, torch.float32))
+            kernel_matvec(x, y, v, ("rbf", "inverse_multiquadric"), (1.0, 2.0)).sum().backward()
+    torch.cuda.synchronize()
+    print("every kernel ran")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Every operator, dtype and pass on a GPU: the tests of the CPU kernels, on functions that go through the GPU."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cases import DTYPES, SHAPES, assert_same_bits, lay_out, samples
+from torch import Tensor
+
+import wgan_kernels as wk
+from wgan_kernels.ops.kernel_matvec import kernel_matvec
+from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+
+pytest.importorskip("hypothesis", reason="the tests that are used here need hypothesis")
+
+import test_interpolate as of_interpolate  # noqa: E402
+import test_kernel_matvec as of_kernel_matvec  # noqa: E402
+import test_kernel_sums as of_kernel_sums  # noqa: E402
+import test_norm_penalty as of_norm_penalty  # noqa: E402
+import test_weight_clip as of_weight_clip  # noqa: E402
+
+# As the tensors lie on the GPU; those that repeat memory are made contiguous on the way there.
+LAYOUTS = ("contiguous", "offset", "columns", "rows", "transposed", "permuted")
+
+
+def moved(value: Any, device: str, layout: str = "contiguous") -> Any:
+    if isinstance(value, tuple):
+        return tuple(moved(each, device, layout) for each in value)
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(device)
+    return lay_out(value, layout) if layout != "contiguous" and value.dim() > 0 else value
+
+
+def on_gpu(function: Callable[..., Any], layout: str = "contiguous") -> Callable[..., Any]:
+    """The function on copies of its tensors on the GPU; differentiable, and its results are on the CPU again."""
+
+    def call(*args: Any, **settings: Any) -> Any:
+        settings = {name: moved(value, "cuda") for name, value in settings.items()}
+        # The points and samples come first; weights and parameters are small and stay as they are.
+        args = [moved(value, "cuda", layout if at < 2 else "contiguous") for at, value in enumerate(args)]
+        return moved(function(*args, **settings), "cpu")
+
+    return call
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_weight_clip(back_end: str, dtype: torch.dtype, layout: str) -> None:
+    for shape in [*SHAPES, (2, 33_003)]:
+        for low, high in of_weight_clip.BOUNDS:
+            values = of_weight_clip.weights(shape, dtype)
+            ours = lay_out(values.cuda(), layout)
+            around = ours.untyped_storage().cpu()
+            wk.clip_weights_([ours], low, high)
+            assert_same_bits(ours.cpu(), values.clamp(low, high), f"{shape} to [{low}, {high}]")
+            memory = torch.empty(0, dtype=dtype).set_(around)
+            memory.as_strided(ours.shape, ours.stride(), ours.storage_offset()).copy_(ours.cpu())
+            assert_same_bits(torch.empty(0, dtype=dtype).set_(ours.untyped_storage().cpu()), memory, "around it")
+
+
+def test_weight_clip_of_very_many_tensors(back_end: str) -> None:
+    """More than fit into the arguments of one launch."""
+    values = [of_weight_clip.weights((1 + 37 * k % 301,), DTYPES[k % 4]) for k in range(1500)]
+    params = [value.cuda() for value in values]
+    wk.clip_weights_(params, -0.2, 0.3)
+    for k, (param, value) in enumerate(zip(params, values, strict=True)):
+        assert_same_bits(param.cpu(), value.clamp(-0.2, 0.3), f"tensor {k}")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_interpolate(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_interpolate, "interpolate", on_gpu(wk.interpolate, layout))
+    of_interpolate.test_value_and_gradients_are_as_good_as_torch(back_end, dtype, "contiguous")
+    of_interpolate.test_native_is_within_one_ulp_of_the_reference(None, dtype, "contiguous")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_penalty(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_norm_penalty, "norm_penalty", on_gpu(wk.norm_penalty, layout))
+    of_norm_penalty.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_penalty_of_every_size_and_setting(
+    back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_norm_penalty, "norm_penalty", on_gpu(wk.norm_penalty))
+    settings = list(itertools.product(of_norm_penalty.SETTINGS, of_norm_penalty.REDUCTIONS))
+    for (target, one_sided), reduction in settings:
+        chosen = {"target": target, "one_sided": one_sided, "reduction": reduction}
+        grad, direction = samples((6, 14), dtype, seed=3), samples((6, 14), dtype, seed=4)
+        of_norm_penalty.assert_parity(grad, direction, chosen, str(chosen))
+    chosen = {"target": 1.0, "one_sided": False, "reduction": "mean"}
+    for shape in [(3, 5), (3, 8), (2, 1023), (2, 1025), (1, 300_001), (257, 3072), (5000, 3)]:
+        grad, direction = samples(shape, dtype, seed=1), samples(shape, dtype, seed=2)
+        of_norm_penalty.assert_parity(grad, direction, chosen, str(shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_norm_penalty_at_its_edges(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_norm_penalty, "norm_penalty", on_gpu(wk.norm_penalty))
+    of_norm_penalty.test_known_answer(back_end, dtype)
+    of_norm_penalty.test_a_norm_of_exactly_the_target(back_end, dtype)
+    of_norm_penalty.test_nan_and_infinity_propagate(back_end, dtype, float("nan"))
+    for target, one_sided in of_norm_penalty.SETTINGS:
+        of_norm_penalty.test_at_zero_gradient(back_end, dtype, target, one_sided, "mean")
+
+
+@pytest.mark.parametrize("kind", of_kernel_sums.KINDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernel_sums(back_end: str, dtype: torch.dtype, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
+    of_kernel_sums.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, kind)
+    x, y = samples((700, 64), dtype, seed=1), samples((515, 64), dtype, seed=2) + 0.3
+    of_kernel_sums.assert_parity(x, y, (kind,), "many points")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernel_sums_of_any_layout(
+    back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums, layout))
+    of_kernel_sums.assert_parity(
+        samples((37, 11), dtype, seed=1), samples((101, 11), dtype, seed=2), of_kernel_sums.KINDS, layout
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_known_sums_of_four_points",
+        "test_no_points",
+        "test_ranges_of_rows_add_up",
+        "test_each_range_equals_the_reference",
+        "test_batches_are_their_problems",
+        "test_distances_survive_far_from_the_origin",
+        "test_tight_clusters_far_apart",
+        "test_kernels_of_far_points_vanish",
+        "test_half_width_gradients_are_scaled_before_they_are_rounded",
+    ],
+)
+def test_kernel_sums_at_its_edges(back_end: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
+    monkeypatch.setattr(of_kernel_sums, "weighted_kernel_sum", on_gpu(weighted_kernel_sum))
+    getattr(of_kernel_sums, name)(back_end)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernel_sums_of_coincident_points(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
+    of_kernel_sums.test_coincident_points(back_end, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernel_matvec(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_kernel_matvec, "kernel_matvec", on_gpu(kernel_matvec))
+    of_kernel_matvec.test_product_and_gradients_are_as_good_as_torch(back_end, dtype)
+
+
+@pytest.mark.parametrize("name", ["test_no_points", "test_far_from_the_origin", "test_nan_and_infinity_propagate"])
+def test_kernel_matvec_at_its_edges(back_end: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_kernel_matvec, "kernel_matvec", on_gpu(kernel_matvec))
+    getattr(of_kernel_matvec, name)(back_end)
+
+
+def test_gradcheck_and_gradgradcheck(back_end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_norm_penalty, "norm_penalty", on_gpu(wk.norm_penalty))
+    monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
+    monkeypatch.setattr(of_kernel_sums, "weighted_kernel_sum", on_gpu(weighted_kernel_sum))
+    monkeypatch.setattr(of_kernel_matvec, "kernel_matvec", on_gpu(kernel_matvec))
+    for (target, one_sided), reduction in zip(of_norm_penalty.SETTINGS, itertools.cycle(of_norm_penalty.REDUCTIONS)):
+        of_norm_penalty.test_gradcheck_and_gradgradcheck(back_end, target, one_sided, reduction)
+    for problems, kinds in of_kernel_sums.CASES:
+        of_kernel_sums.test_gradcheck_and_gradgradcheck(back_end, problems, kinds, (0, -1))
+    of_kernel_sums.test_gradcheck_of_the_shortest_way(back_end)
+    of_kernel_matvec.test_gradcheck_and_gradgradcheck(back_end, (), (0, -1), False)

@@ -1,0 +1,101 @@
+"""The sweeps over a recorded pass: the gradient by the samples, then that of a function of it by the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .recorder import Recorder
+from .steps import Grads
+
+
+class Pass:
+    """One forward pass of a critic, ending in a slot of scores, whose sum is differentiated."""
+
+    def __init__(self, recorder: Recorder, scores: Tensor, slot: int) -> None:
+        self.steps, self.results, self.dtypes = recorder.steps, recorder.results, recorder.dtypes
+        self.slot = slot
+        self.deltas: dict[int, Tensor] = {slot: torch.ones_like(scores.detach())}
+
+    def needs_params(self) -> bool:
+        return any([len(step.params()) > 0 for step in self.steps])
+
+    def input_gradient(self) -> Tensor | None:
+        """The adjoint sweep: the gradient of the scores' sum by the samples."""
+        for step, result in zip(reversed(self.steps), reversed(self.results)):
+            if result in self.deltas:
+                self._add_to(self.deltas, step.sources, step.adjoint(self.deltas[result]))
+        return self.deltas.pop(0, None)
+
+    def param_grads(self, v: Tensor) -> Grads:
+        """The gradient of <v, input_gradient()> by each parameter, for a constant v."""
+        grads = _Sums()
+        curvatures = self._tangent_sweep(v, grads)
+        self._curvature_sweep(curvatures, grads)
+        return grads.pairs()
+
+    def _tangent_sweep(self, v: Tensor, grads: _Sums) -> list[Sequence[Tensor | None] | None]:
+        tangents, last_use = {0: v}, {}
+        for at, (step, result) in enumerate(zip(self.steps, self.results)):
+            if result in self.deltas:
+                last_use.update(dict.fromkeys(step.sources, at))
+        curvatures: list[Sequence[Tensor | None] | None] = []
+        for at, (step, result) in enumerate(zip(self.steps, self.results)):
+            delta = self.deltas.pop(result, None)
+            if delta is None:  # the scores do not depend on it
+                curvatures.append(None)
+                continue
+            out, found, curvature = step.tangent(delta, [tangents.get(s) for s in step.sources], result in last_use)
+            grads.add(found)
+            curvatures.append(curvature)
+            if out is not None:
+                tangents[result] = out.to(self.dtypes[result])
+            for source in step.sources:
+                if last_use[source] == at:
+                    tangents.pop(source, None)
+        return curvatures
+
+    def _curvature_sweep(self, curvatures: list[Sequence[Tensor | None] | None], grads: _Sums) -> None:
+        """What the parameters below a layer with curvature owe to it."""
+        lambdas: dict[int, Tensor] = {}
+        zeros: set[int] = set()  # slots with a lambda of zero
+        for step, result, curvature in zip(reversed(self.steps), reversed(self.results), reversed(curvatures)):
+            if curvature is None:
+                continue
+            if result in lambdas:
+                pulled, found = step.pull(lambdas.pop(result), any([source != 0 for source in step.sources]))
+                grads.add(found)
+                self._add_to(lambdas, step.sources, pulled)
+            elif result in zeros:
+                grads.add_zeros(step.zero_grads())
+            self._add_to(lambdas, step.sources, curvature)
+            if step.defines_zero or result in zeros:
+                zeros.update(step.sources)
+
+    def _add_to(self, slots: dict[int, Tensor], at: Sequence[int], values: Sequence[Tensor | None]) -> None:
+        for slot, value in zip(at, values):
+            if value is not None:
+                value = value.to(self.dtypes[slot])
+                slots[slot] = slots[slot] + value if slot in slots else value
+
+
+class _Sums:
+    """Gradients by parameter, added up in float32 at least."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def add(self, grads: Grads) -> None:
+        for param, grad in grads:
+            grad = grad.to(torch.promote_types(param.dtype, torch.float32))
+            if id(param) in self._sums:
+                grad = self._sums[id(param)][1] + grad
+            self._sums[id(param)] = param, grad
+
+    def add_zeros(self, grads: Grads) -> None:
+        self.add([(param, grad) for param, grad in grads if id(param) not in self._sums])
+
+    def pairs(self) -> Grads:
+        return list(self._sums.values())
