@@ -25,6 +25,17 @@ def test_every_kernel_on_the_interpreter() -> None:
     assert re.search(r"\d\d+ passed", done.stdout) and " skipped" not in done.stdout
 
 
+def test_kernels_are_compiled_to_what_the_table_says() -> None:
+    """For sm_90; for every architecture where WGAN_KERNELS_ALL_ARCHITECTURES is set, as `make wheel` does."""
+    architectures = [] if os.environ.get("WGAN_KERNELS_ALL_ARCHITECTURES", "0") != "0" else ["sm_90"]
+    command = [sys.executable, str(TESTS / "triton_resources.py"), "--check", *architectures]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=1800)
+    again = "if this is meant: python tests/triton_resources.py --write\n"
+    assert done.returncode == 0, again + done.stdout[-3000:] + done.stderr[-5000:]
+    assert re.match(r"\d\d+ kernels for sm_\d+", done.stdout)
+
+
 def arguments(schema: Any) -> list[tuple[str, str]]:
     """Names and types; a list may be of symbolic integers, and what it aliases has a name of its own."""
     return [(each.name, re.sub(r"SymInt", "int", str(each.type))) for each in schema.arguments]
@@ -74,9 +85,13 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
     operators = torch.ops.wgan_kernels
     with FakeTensorMode():
         x, mix = torch.empty(5, 3, device="cuda"), torch.empty(5, device="cuda")
+        weights, params, one = (torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 1), (1, 1), 1))
+        kernel = (weights, params, [0], False, 0, -1, True)
         calls = {
             "interpolate": lambda x, mix: operators.interpolate_triton(x, x, mix),
             "norm_penalty": lambda x, mix: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
+            "kernel_sums": lambda x, mix: operators.kernel_sums_triton(x, x, *kernel, 0)[0],
+            "kernel_matvec": lambda x, mix: operators.kernel_matvec_triton(x, x, x, one, *kernel[1:4], 0, 0, -1, True),
         }
         for name, call in calls.items():
             code = traced(call, x, mix)

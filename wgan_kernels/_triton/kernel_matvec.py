@@ -18,7 +18,7 @@ from ._tiles import BLOCK, FEATURES, PROGRAMS, difference_tile, distance_limit, 
 
 MOST_COLUMNS = 32  # of v that a program multiplies with
 # Stages of loads in flight change no order of sums.
-_STAGES = [triton.Config({}, num_warps=4, num_stages=stages) for stages in (2, 3)]
+_STAGES = [triton.Config({}, num_warps=4, num_stages=stages) for stages in (1, 2)]
 
 
 @triton.jit

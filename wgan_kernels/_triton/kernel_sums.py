@@ -40,7 +40,7 @@ from ._tiles import (
 
 _X, _Y, _PARAMS = 1, 2, 4
 # Stages of loads in flight change no order of sums.
-_STAGES = [triton.Config({}, num_warps=4, num_stages=stages) for stages in (2, 3)]
+_STAGES = [triton.Config({}, num_warps=4, num_stages=stages) for stages in (1, 2)]
 _WIDE = [triton.Config({}, num_warps=8, num_stages=1)]  # what a tangent takes would spill
 
 
@@ -169,7 +169,9 @@ def _sweep(
     with device_of(x):
         if programs > 0:
             exact = x.dtype == torch.float64
-            settings = {"FLAGGED": False, "PRECISION": matmul_precision(x, allow_tf32), "FEATURES": FEATURES, **common}
+            # Second derivatives are rare: that they take no TF32 saves a kernel.
+            precision = matmul_precision(x, allow_tf32 and not tangent)
+            settings = {"FLAGGED": False, "PRECISION": precision, "FEATURES": FEATURES, **common}
             arguments = (points, along, weights, params, along_thetas, sums, gradients, flags, N, M, D, (N + M) * D,
                          begin, end, S, Q, weight_stride)  # fmt: skip
             if not exact:

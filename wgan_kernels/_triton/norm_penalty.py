@@ -59,6 +59,7 @@ def row_sum(sums, row, parts, inside):
     return total
 
 
+@autotuned([triton.Config({}, num_warps=8)])
 @triton.jit
 def row_dots_kernel(a, b, sums, D, PART: tl.constexpr, BLOCK: tl.constexpr):
     """sums[row, part] = a . b over a part of a row. a, b: [B, D]; sums: [B, parts] float64."""
