@@ -84,15 +84,18 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
     triton_operators()
     operators = torch.ops.wgan_kernels
     with FakeTensorMode():
-        x, mix = torch.empty(5, 3, device="cuda"), torch.empty(5, device="cuda")
-        weights, params, one = (torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 1), (1, 1), 1))
-        kernel = (weights, params, [0], False, 0, -1, True)
+        inputs = [torch.empty(n, device="cuda") for n in ((5, 3), 5)]
+        inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 1), 1, (1, 1))]
         calls = {
-            "interpolate": lambda x, mix: operators.interpolate_triton(x, x, mix),
-            "norm_penalty": lambda x, mix: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
-            "kernel_sums": lambda x, mix: operators.kernel_sums_triton(x, x, *kernel, 0)[0],
-            "kernel_matvec": lambda x, mix: operators.kernel_matvec_triton(x, x, x, one, *kernel[1:4], 0, 0, -1, True),
+            "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
+            "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
+            "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
+                x, x, w, p, [0], False, 0, -1, True, 0
+            )[0],
+            "kernel_matvec": lambda x, _, w, *each: operators.kernel_matvec_triton(
+                x, x, x, *each, [0], False, 0, 0, -1, True
+            ),
         }
         for name, call in calls.items():
-            code = traced(call, x, mix)
+            code = traced(call, *inputs)
             assert "triton_kernel_wrapper_functional" in code and f"{name}_triton" not in code, code
