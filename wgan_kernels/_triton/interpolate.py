@@ -13,7 +13,6 @@ from ._launch import autotuned, device_of, in_layout_of, in_rows, operator, wrap
 ELEMENTWISE = [
     triton.Config({"BLOCK": 2048}, num_warps=4),
     triton.Config({"BLOCK": 1024}, num_warps=4),
-    triton.Config({"BLOCK": 2048}, num_warps=8),
 ]
 
 

@@ -17,8 +17,8 @@ from ._launch import autotuned, device_of, matmul_precision, operator, wrap_trit
 from ._tiles import BLOCK, FEATURES, PROGRAMS, difference_tile, distance_limit, product_tile
 
 MOST_COLUMNS = 32  # of v that a program multiplies with
-# Stages of loads in flight change no order of sums.
-_STAGES = [triton.Config({}, num_warps=4, num_stages=stages) for stages in (1, 2)]
+# Nothing to choose from: more warps would change the order of sums, and other stages spill registers.
+_CONFIG = [triton.Config({}, num_warps=4, num_stages=2)]
 
 
 @triton.jit
@@ -77,8 +77,7 @@ def matvec_sweep(
         tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
 
 
-kernel_matvec_kernel = autotuned(_STAGES)(matvec_sweep)
-kernel_matvec_exact_kernel = autotuned(_STAGES[:1])(matvec_sweep)
+kernel_matvec_kernel = autotuned(_CONFIG)(matvec_sweep)
 
 
 @operator
@@ -106,7 +105,5 @@ def kernel_matvec(
         with device_of(x):
             if not exact:
                 wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=False, FLAGGED=False, **settings)
-            wrap_triton(kernel_matvec_exact_kernel)[(programs * S,)](
-                *arguments, EXACT=True, FLAGGED=not exact, **settings
-            )
+            wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=True, FLAGGED=not exact, **settings)
     return parts.sum(0).to(v.dtype)
