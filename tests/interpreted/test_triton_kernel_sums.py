@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from cases import DTYPES, assert_same_bits, leaf, samples
@@ -168,3 +170,17 @@ def test_opcheck(backend: str) -> None:
         tests = ("test_schema", "test_autograd_registration", "test_faketensor")
         results = torch.library.opcheck(operator.default, arguments, test_utils=tests)
         assert set(results.values()) == {"SUCCESS"} and len(results) == 3
+
+
+def test_only_distances_that_need_it_are_taken_in_float64(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = []
+
+    class Seen:
+        def __getitem__(self, grid: tuple[int]) -> Any:
+            return lambda *arguments, **settings: flags.append(arguments[7].clone())
+
+    monkeypatch.setattr(module, "kernel_sums_exact_kernel", Seen())
+    x = samples((4, 2), torch.float32, seed=1)
+    for points in (x + 100, x + 1000 * torch.arange(4.0)[:, None]):
+        kernel_sums(points, points, ("rbf",), (1.0,), (1.0, 1.0, -2.0))
+    assert flags[0].eq(0).all() and flags[1].eq(1).all()
