@@ -11,27 +11,32 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..ops.norm_penalty import weighted_norm_penalty
 from .attach import attach_gradients
+from .fully_connected import fully_connected_layers, fully_connected_penalty
 from .recorder import NotCovered, Recorder
 from .steps import Changed
 from .sweeps import Pass
 
-__all__ = ["NotCovered", "closed_form_penalty"]
+__all__ = ["NotCovered", "closed_form_penalty", "fully_connected_layers", "fully_connected_penalty"]
 
 
 def closed_form_penalty(
-    score: Callable[[Tensor], Tensor], x: Tensor, *, target: float, one_sided: bool, reduction: str, weight: float
+    score: Callable[[Tensor], Tensor],
+    x: Tensor,
+    penalty: Callable[[Tensor], tuple[Tensor, Tensor]],
+    seed: float = 1.0,
 ) -> tuple[Tensor, Tensor] | None:
-    """weight * norm_penalty of the gradient of sum(score(x)) by x, differentiable once by the parameters of `score`.
+    """A function of the gradient of sum(score(x)) by x, differentiable once by the parameters of `score`.
 
     Args:
         score: the critic, (B, ...) -> (B, ...); called once, with grad mode on.
         x: (B, ...) samples, not in a graph, B > 0.
-        target, one_sided, weight: as norm_penalty takes them. reduction: 'mean' or 'sum'.
+        penalty: maps a gradient, of the shape of x and float32 at least, to its penalty, (), and what is to be
+            reported beside it: the norms.
+        seed: what the scores' gradients start from, so that half floats do not underflow on the way to x.
 
     Returns:
-        The penalty, (), and the gradient norms, (B,) float64; None where the scores do not depend on x.
+        What `penalty` returns; None where the scores do not depend on x.
 
     Raises:
         NotCovered: the critic needs its whole graph, or changes in place what was to be differentiated.
@@ -43,26 +48,27 @@ def closed_form_penalty(
         slot = recorder.finish(scores)
         if slot is None:
             return None
-        forward = Pass(recorder, scores, slot)
+        forward = Pass(recorder, scores, slot, seed)
         gradient = forward.input_gradient()
         if gradient is None:
             return None
-        factor = 1.0
-        if gradient.dtype in (torch.float16, torch.bfloat16):
-            # Half floats have no room for weight / B.
-            factor = weight / x.shape[0] if reduction == "mean" else weight
-            reduction, weight = "sum", 1.0
         needs_params = forward.needs_params()
         with torch.enable_grad():
-            gradient.requires_grad_(needs_params)
-            value, norms = weighted_norm_penalty(
-                gradient, target=target, one_sided=one_sided, reduction=reduction, weight=weight
-            )
+            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+            gradient = (gradient if seed == 1 else gradient / seed).requires_grad_(needs_params)
+            value, norms = penalty(gradient)
             if not needs_params:
-                return value * factor, norms
+                return value, norms
             (v,) = torch.autograd.grad(value, gradient)
-        grads = forward.param_grads(v)
+        factor = 1 / seed
+        if any([dtype in (torch.float16, torch.bfloat16) for dtype in forward.dtypes]):
+            # Half floats have no room for weight / B: the largest tangent starts from 1.
+            peak = v.abs().amax()
+            peak = torch.where(peak > 0, peak, 1)
+            v, factor = v / peak, peak * factor
+        grads = forward.param_grads(v.to(x.dtype))
     except Changed:
         raise NotCovered("it writes in place into a tensor that its derivative needs") from None
-    params = [param for param, _ in grads]
-    return attach_gradients(value.detach() * factor, params, [grad * factor for _, grad in grads]), norms
+    if seed != 1 or isinstance(factor, Tensor):
+        grads = [(param, grad * factor) for param, grad in grads]
+    return attach_gradients(value.detach(), [param for param, _ in grads], [grad for _, grad in grads]), norms

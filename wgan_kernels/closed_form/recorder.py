@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from .steps import Activation, Convolution, Kept, Linear, Segment, Step
+from .rules import RULES
+from .steps import Kept, Segment, Step
 
 
 class NotCovered(Exception):
@@ -54,13 +54,13 @@ class Recorder(TorchFunctionMode):
         self.steps: list[Step] = []
         self.results: list[int] = []
         self.dtypes: list[torch.dtype] = []
-        self._values: list[Callable[[], Tensor]] = []
+        self._values: dict[int, Callable[[], Tensor]] = {}  # of slots that are made again rather than kept
         self._slots: dict[tuple[Any, int], int] = {}  # by edge of the graph
         self._anchor = torch.empty(0, requires_grad=True)
 
     def start(self, x: Tensor) -> Tensor:
         marked = _Mark.apply(x, self._anchor, False)
-        self._new_slot(marked, Kept(x).get)
+        self._new_slot(marked)
         return marked
 
     def finish(self, scores: Tensor) -> int | None:
@@ -71,76 +71,53 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if function in _NEED_THE_GRAPH and self._holds_slot((args, kwargs)):
             raise NotCovered(f"it calls {function.__name__} on a tensor that depends on the samples")
-        cover = _COVERED.get(function)
+        rule = RULES.get(function)
         # Without grad mode it is a constant, or the inside of a custom function; with hooks on what autograd saves,
         # the inside of a checkpoint, which must find the same things saved when it runs again.
         if (
-            cover is not None
+            rule is not None
             and torch.is_grad_enabled()
             and torch._C._autograd._top_saved_tensors_default_hooks(False) is None
         ):
-            out = cover(self, function, args, kwargs)
+            out = rule(self, function, *args, **kwargs)
             if out is not None:
                 return out
         return function(*args, **kwargs)
 
-    # The covered layers. Each returns the result, or None to leave the call to autograd.
+    # For rules.
 
-    def linear(self, function: Any, args: Any, kwargs: Any) -> Tensor | None:
-        x, weight, bias = _linear_arguments(*args, **kwargs)
-        source = self._source(x, weight, bias)
-        if source is None or x.dim() < 2:
-            return None
-        out = _call_outside_graph(function, x, args, kwargs)
-        return self._add(Linear(source, self._values[source], weight, bias, out), out)
-
-    def convolution(self, function: Any, args: Any, kwargs: Any) -> Tensor | None:
-        dims, arguments = _CONVOLUTIONS[function]
-        x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = arguments(*args, **kwargs)
-        source = self._source(x, weight, bias)
-        if source is None or x.dim() != dims + 2 or isinstance(padding, str) or not _has_layout(x):
-            return None
-        stride, padding, dilation, output_padding = (
-            [n] * dims if isinstance(n, int) else list(n) * (dims if len(n) == 1 else 1)
-            for n in (stride, padding, dilation, output_padding)
-        )
-        settings = stride, padding, dilation, transposed, output_padding, groups
-        out = _call_outside_graph(function, x, args, kwargs)
-        return self._add(Convolution(source, self._values[source], weight, bias, out, x, settings), out)
-
-    def activation(self, function: Any, args: Any, kwargs: Any) -> Tensor | None:
-        x, slope, in_place = _ACTIVATIONS[function](*args, **kwargs)
-        source = self._source(x)
-        if source is None or slope < 0 or in_place and x._is_view():
-            return None
-        h = x.detach()
-        if not in_place:
-            step = Activation(source, h, slope)
-            return self._add(step, step.value(), step.value)
-        with torch.no_grad():
-            functional.leaky_relu_(h, slope) if slope else functional.relu_(h)
-        _Mark.apply(x, self._anchor, True)
-        return self._add(Activation(source, h, slope), x, in_place=True)
-
-    def _add(
-        self, step: Step, out: Tensor, value: Callable[[], Tensor] | None = None, in_place: bool = False
-    ) -> Tensor:
-        marked = out if in_place else _Mark.apply(out, self._anchor, False)
-        self.results.append(self._new_slot(marked, value or Kept(out.detach()).get))
-        self.steps.append(step)
-        return marked
-
-    def _new_slot(self, tensor: Tensor, value: Callable[[], Tensor]) -> int:
-        self._slots[tensor.grad_fn, tensor.output_nr] = len(self.dtypes)
-        self.dtypes.append(tensor.dtype)
-        self._values.append(value)
-        return len(self.dtypes) - 1
-
-    def _source(self, x: Any, *params: Tensor | None) -> int | None:
+    def source(self, x: Any, *params: Tensor | None) -> int | None:
         """The slot of x, where x is a plain tensor with one, and the parameters have none."""
         if type(x) is not Tensor or any([p is not None and self._slot(p) is not None for p in params]):
             return None
         return self._slot(x)
+
+    def value(self, slot: int, x: Tensor) -> Callable[[], Tensor]:
+        """For later: x, which is in this slot."""
+        return self._values.get(slot) or Kept(x.detach()).get
+
+    def add(self, step: Step, out: Tensor, value: Callable[[], Tensor] | None = None) -> Tensor:
+        """The step's result as the critic is to see it. `value` makes it again, where it is not to be kept."""
+        marked = _Mark.apply(out, self._anchor, False)
+        self._add(step, marked)
+        if value is not None:
+            self._values[self.results[-1]] = value
+        return marked
+
+    def add_in_place(self, make_step: Callable[[], Step], x: Tensor) -> Tensor:
+        """x, already written into outside the graph, as the result of a step, made when versions are counted."""
+        _Mark.apply(x, self._anchor, True)
+        self._add(make_step(), x)
+        return x
+
+    def _add(self, step: Step, marked: Tensor) -> None:
+        self.results.append(self._new_slot(marked))
+        self.steps.append(step)
+
+    def _new_slot(self, tensor: Tensor) -> int:
+        self._slots[tensor.grad_fn, tensor.output_nr] = len(self.dtypes)
+        self.dtypes.append(tensor.dtype)
+        return len(self.dtypes) - 1
 
     def _slot(self, tensor: Tensor) -> int | None:
         """The slot that the tensor is, made of what autograd recorded where it is not one yet; None for a constant."""
@@ -152,7 +129,7 @@ class Recorder(TorchFunctionMode):
             if not edges:
                 return None
             self.steps.append(Segment([self._slots[e] for e in edges], edges, leaves, edge))
-            self.results.append(self._new_slot(tensor, Kept(tensor.detach()).get))
+            self.results.append(self._new_slot(tensor))
         return self._slots[edge]
 
     def _reached(self, node: Any) -> tuple[list[tuple[Any, int]], list[Tensor]]:
@@ -179,76 +156,6 @@ class Recorder(TorchFunctionMode):
         return isinstance(value, (tuple, list)) and any([self._holds_slot(part) for part in value])
 
 
-def _call_outside_graph(function: Any, x: Tensor, args: Any, kwargs: Any) -> Tensor:
-    args, kwargs = ((x.detach(), *args[1:]), kwargs) if args else (args, {**kwargs, "input": x.detach()})
-    with torch.no_grad():
-        return function(*args, **kwargs)
-
-
-def _has_layout(x: Tensor) -> bool:
-    layouts = {4: [torch.channels_last], 5: [torch.channels_last_3d]}.get(x.dim(), [])
-    return x.is_contiguous() or any([x.is_contiguous(memory_format=layout) for layout in layouts])
-
-
-# The arguments of the covered functions, as torch names them, in one order.
-
-
-def _linear_arguments(input: Any, weight: Any, bias: Any = None) -> tuple[Any, ...]:
-    return input, weight, bias
-
-
-def _convolution_arguments(
-    input: Any, weight: Any, bias: Any = None, stride: Any = 1, padding: Any = 0, dilation: Any = 1, groups: int = 1
-) -> tuple[Any, ...]:
-    return input, weight, bias, stride, padding, dilation, False, 0, groups
-
-
-def _transposed_convolution_arguments(
-    input: Any,
-    weight: Any,
-    bias: Any = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    output_padding: Any = 0,
-    groups: int = 1,
-    dilation: Any = 1,
-) -> tuple[Any, ...]:
-    return input, weight, bias, stride, padding, dilation, True, output_padding, groups
-
-
-def _relu_arguments(input: Any, inplace: bool = False) -> tuple[Any, ...]:
-    return input, 0.0, inplace
-
-
-def _relu_in_place_arguments(input: Any) -> tuple[Any, ...]:
-    return input, 0.0, True
-
-
-def _leaky_relu_arguments(input: Any, negative_slope: float = 0.01, inplace: bool = False) -> tuple[Any, ...]:
-    return input, negative_slope, inplace
-
-
-_CONVOLUTIONS = {
-    functional.conv1d: (1, _convolution_arguments),
-    functional.conv2d: (2, _convolution_arguments),
-    functional.conv3d: (3, _convolution_arguments),
-    functional.conv_transpose1d: (1, _transposed_convolution_arguments),
-    functional.conv_transpose2d: (2, _transposed_convolution_arguments),
-    functional.conv_transpose3d: (3, _transposed_convolution_arguments),
-}
-_ACTIVATIONS = {
-    functional.relu: _relu_arguments,
-    torch.relu: _relu_arguments,
-    Tensor.relu: _relu_arguments,
-    torch.relu_: _relu_in_place_arguments,
-    Tensor.relu_: _relu_in_place_arguments,
-    functional.leaky_relu: _leaky_relu_arguments,
-}
-_COVERED = {
-    functional.linear: Recorder.linear,
-    **dict.fromkeys(_CONVOLUTIONS, Recorder.convolution),
-    **dict.fromkeys(_ACTIVATIONS, Recorder.activation),
-}
 # What these do to a graph they would do to a piece of it.
 _NEED_THE_GRAPH = {
     Tensor.register_hook,

@@ -14,19 +14,20 @@ from .steps import Grads
 class Pass:
     """One forward pass of a critic, ending in a slot of scores, whose sum is differentiated."""
 
-    def __init__(self, recorder: Recorder, scores: Tensor, slot: int) -> None:
+    def __init__(self, recorder: Recorder, scores: Tensor, slot: int, seed: float) -> None:
         self.steps, self.results, self.dtypes = recorder.steps, recorder.results, recorder.dtypes
-        self.slot = slot
-        self.deltas: dict[int, Tensor] = {slot: torch.ones_like(scores.detach())}
+        self.deltas: dict[int, Tensor] = {slot: torch.full_like(scores.detach(), seed)}
+        self.reached: set[int] = set()  # slots that the scores depend on
 
     def needs_params(self) -> bool:
         return any([len(step.params()) > 0 for step in self.steps])
 
     def input_gradient(self) -> Tensor | None:
-        """The adjoint sweep: the gradient of the scores' sum by the samples."""
+        """The adjoint sweep: seed times the gradient of the scores' sum by the samples."""
         for step, result in zip(reversed(self.steps), reversed(self.results)):
             if result in self.deltas:
-                self._add_to(self.deltas, step.sources, step.adjoint(self.deltas[result]))
+                self.reached.add(result)
+                self._add_to(self.deltas, step.sources, step.adjoint(self.deltas.pop(result)))
         return self.deltas.pop(0, None)
 
     def param_grads(self, v: Tensor) -> Grads:
@@ -39,15 +40,15 @@ class Pass:
     def _tangent_sweep(self, v: Tensor, grads: _Sums) -> list[Sequence[Tensor | None] | None]:
         tangents, last_use = {0: v}, {}
         for at, (step, result) in enumerate(zip(self.steps, self.results)):
-            if result in self.deltas:
+            if result in self.reached:
                 last_use.update(dict.fromkeys(step.sources, at))
         curvatures: list[Sequence[Tensor | None] | None] = []
         for at, (step, result) in enumerate(zip(self.steps, self.results)):
-            delta = self.deltas.pop(result, None)
-            if delta is None:  # the scores do not depend on it
+            along = [tangents.get(source) for source in step.sources]
+            if result not in self.reached or all([t is None for t in along]):
                 curvatures.append(None)
                 continue
-            out, found, curvature = step.tangent(delta, [tangents.get(s) for s in step.sources], result in last_use)
+            out, found, curvature = step.tangent(along, result in last_use)
             grads.add(found)
             curvatures.append(curvature)
             if out is not None:

@@ -75,7 +75,7 @@ def interpolate(
     if real.dtype != fake.dtype:
         dtype = torch.promote_types(real.dtype, fake.dtype)
         real, fake = real.to(dtype), fake.to(dtype)
-    mix = _mixing_numbers(real, mix, generator)
+    mix = mixing_numbers(real, mix, generator)
     if _backend.is_native(real, "interpolate"):
         return _interpolate(real, fake, mix)
     if _backend.is_triton(real):
@@ -85,7 +85,7 @@ def interpolate(
     return reference.interpolate(real, fake, mix)
 
 
-def _mixing_numbers(real: Tensor, mix: Tensor | None, generator: torch.Generator | None) -> Tensor:
+def mixing_numbers(real: Tensor, mix: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """The mixing numbers as (B,) in the dtype that samples are mixed in."""
     if mix is None:
         return reference.draw_mix(real, generator)

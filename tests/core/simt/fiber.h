@@ -44,7 +44,7 @@ class Stacks {
   std::vector<char*> stacks_;
 };
 
-// Order between fibers, for ThreadSanitizer: what came before a release at a token comes before what follows an acquire.
+// Order between fibers, for ThreadSanitizer: what comes before a release at a token is before what follows an acquire.
 void release(void* token);
 void acquire(void* token);
 

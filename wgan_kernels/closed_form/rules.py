@@ -1,0 +1,233 @@
+"""Which calls of a critic have a step of their own, and how it is made of their arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from . import activations
+from .activations import PReLU, Rectifier, Smooth, SmoothActivation
+from .normalization import GroupNorm, LayerNorm
+from .weighted import Convolution, Linear
+
+if TYPE_CHECKING:
+    from .recorder import Recorder
+
+# A rule is called as the function is, after the recorder and the function itself. It returns the result, or None to
+# leave the call to autograd.
+Rule = Callable[..., "Tensor | None"]
+
+
+def linear(recorder: Recorder, function: Any, input: Any, weight: Any, bias: Any = None) -> Tensor | None:
+    source = recorder.source(input, weight, bias)
+    if source is None or input.dim() < 2:
+        return None
+    out = _outside_graph(function, input, weight, bias)
+    return recorder.add(Linear(source, recorder.value(source, input), weight, bias, out), out)
+
+
+def convolution(
+    dims: int,
+    recorder: Recorder,
+    function: Any,
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    source = recorder.source(input, weight, bias)
+    if source is None or input.dim() != dims + 2 or isinstance(padding, str) or not _has_layout(input):
+        return None
+    out = _outside_graph(function, input, weight, bias, stride, padding, dilation, groups)
+    settings = *_of_each_dimension(dims, stride, padding, dilation), False, [0] * dims, groups
+    return recorder.add(Convolution(source, recorder.value(source, input), weight, bias, out, input, settings), out)
+
+
+def transposed_convolution(
+    dims: int,
+    recorder: Recorder,
+    function: Any,
+    input: Any,
+    weight: Any,
+    bias: Any = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor | None:
+    source = recorder.source(input, weight, bias)
+    if source is None or input.dim() != dims + 2 or not _has_layout(input):
+        return None
+    out = _outside_graph(function, input, weight, bias, stride, padding, output_padding, groups, dilation)
+    stride, padding, dilation, output_padding = _of_each_dimension(dims, stride, padding, dilation, output_padding)
+    settings = stride, padding, dilation, True, output_padding, groups
+    return recorder.add(Convolution(source, recorder.value(source, input), weight, bias, out, input, settings), out)
+
+
+def relu(recorder: Recorder, function: Any, input: Any, inplace: bool = False) -> Tensor | None:
+    return _rectifier(recorder, input, 0.0, inplace)
+
+
+def leaky_relu(
+    recorder: Recorder, function: Any, input: Any, negative_slope: float = 0.01, inplace: bool = False
+) -> Tensor | None:
+    return _rectifier(recorder, input, negative_slope, inplace)
+
+
+def _rectifier(recorder: Recorder, x: Any, slope: float, in_place: bool) -> Tensor | None:
+    source = recorder.source(x)
+    if source is None or slope < 0 or in_place and x._is_view():
+        return None
+    h = x.detach()
+    if not in_place:
+        step = Rectifier(source, h, slope)
+        return recorder.add(step, step.value(), step.value)
+    with torch.no_grad():
+        functional.leaky_relu_(h, slope) if slope else functional.relu_(h)
+    return recorder.add_in_place(lambda: Rectifier(source, h, slope), x)
+
+
+def prelu(recorder: Recorder, function: Any, input: Any, weight: Any) -> Tensor | None:
+    source = recorder.source(input, weight)
+    if source is None or input.dim() < 2:
+        return None
+    out = _outside_graph(function, input, weight)
+    if out.dtype != input.dtype:
+        return None
+    return recorder.add(PReLU(source, input.detach(), weight), out)
+
+
+def smooth(phi: Smooth, recorder: Recorder, function: Any, input: Any, *settings: Any) -> Tensor | None:
+    source = recorder.source(input)
+    if source is None:
+        return None
+    out = _outside_graph(function, input, *settings)
+    if out.dtype != input.dtype:  # autocast
+        return None
+    return recorder.add(SmoothActivation(source, out if phi.keeps_out else input.detach(), phi, settings), out)
+
+
+def softplus(
+    recorder: Recorder, function: Any, input: Any, beta: float = 1.0, threshold: float = 20.0
+) -> Tensor | None:
+    return smooth(activations.SOFTPLUS, recorder, function, input, beta, threshold)
+
+
+def silu(recorder: Recorder, function: Any, input: Any, inplace: bool = False) -> Tensor | None:
+    return None if inplace else smooth(activations.SILU, recorder, function, input)
+
+
+def elu(recorder: Recorder, function: Any, input: Any, alpha: float = 1.0, inplace: bool = False) -> Tensor | None:
+    return None if inplace else smooth(activations.ELU, recorder, function, input, alpha)
+
+
+def gelu(recorder: Recorder, function: Any, input: Any, *, approximate: str = "none") -> Tensor | None:
+    return None if approximate != "none" else smooth(activations.GELU, recorder, function, input)
+
+
+def layer_norm(
+    recorder: Recorder,
+    function: Any,
+    input: Any,
+    normalized_shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor | None:
+    source = _normalized_source(recorder, input, weight, bias)
+    if source is None:
+        return None
+    step = LayerNorm(source, input.detach(), normalized_shape, weight, bias, eps)
+    return recorder.add(step, step.out)
+
+
+def group_norm(
+    recorder: Recorder,
+    function: Any,
+    input: Any,
+    num_groups: int,
+    weight: Any = None,
+    bias: Any = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor | None:
+    source = _normalized_source(recorder, input, weight, bias)
+    if source is None:
+        return None
+    step = GroupNorm(source, input.detach(), num_groups, weight, bias, eps)
+    return recorder.add(step, step.out)
+
+
+def instance_norm(
+    recorder: Recorder,
+    function: Any,
+    input: Any,
+    running_mean: Any = None,
+    running_var: Any = None,
+    weight: Any = None,
+    bias: Any = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor | None:
+    if running_mean is not None or not use_input_stats:
+        return None
+    return group_norm(recorder, function, input, input.shape[1], weight, bias, eps)
+
+
+def _normalized_source(recorder: Recorder, x: Any, weight: Any, bias: Any) -> int | None:
+    source = recorder.source(x, weight, bias)
+    # Autocast may want other dtypes; the steps call the kernels below it.
+    if source is None or torch.is_autocast_enabled(x.device.type) or x.dim() < 2 or not x.is_contiguous():
+        return None
+    alike = [p.dtype == x.dtype for p in (weight, bias) if p is not None]
+    return source if all(alike) and x.numel() else None
+
+
+def _outside_graph(function: Any, x: Tensor, *args: Any) -> Tensor:
+    with torch.no_grad():
+        return function(x.detach(), *args)
+
+
+def _of_each_dimension(dims: int, *settings: Any) -> list[list[int]]:
+    return [[n] * dims if isinstance(n, int) else list(n) * (dims if len(n) == 1 else 1) for n in settings]
+
+
+def _has_layout(x: Tensor) -> bool:
+    layouts = {4: [torch.channels_last], 5: [torch.channels_last_3d]}.get(x.dim(), [])
+    return x.is_contiguous() or any([x.is_contiguous(memory_format=layout) for layout in layouts])
+
+
+RULES: dict[Any, Rule] = {
+    functional.linear: linear,
+    functional.conv1d: partial(convolution, 1),
+    functional.conv2d: partial(convolution, 2),
+    functional.conv3d: partial(convolution, 3),
+    functional.conv_transpose1d: partial(transposed_convolution, 1),
+    functional.conv_transpose2d: partial(transposed_convolution, 2),
+    functional.conv_transpose3d: partial(transposed_convolution, 3),
+    **dict.fromkeys((functional.relu, torch.relu, Tensor.relu), relu),
+    **dict.fromkeys((torch.relu_, Tensor.relu_), partial(relu, inplace=True)),
+    functional.leaky_relu: leaky_relu,
+    functional.prelu: prelu,
+    **dict.fromkeys((torch.tanh, Tensor.tanh), partial(smooth, activations.TANH)),
+    **dict.fromkeys((torch.sigmoid, Tensor.sigmoid), partial(smooth, activations.SIGMOID)),
+    functional.softplus: softplus,
+    functional.silu: silu,
+    functional.elu: elu,
+    functional.gelu: gelu,
+    functional.layer_norm: layer_norm,
+    functional.group_norm: group_norm,
+    functional.instance_norm: instance_norm,
+}
