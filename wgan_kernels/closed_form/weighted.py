@@ -16,6 +16,7 @@ aten = torch.ops.aten
 class Weighted(Step):
     """A bias and a weight. Slots keep h: only curvature further up asks for it."""
 
+    fresh = True
     channels: int  # the dimension that the bias belongs to
 
     def __init__(self, source: int, h: Callable[[], Tensor], weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
