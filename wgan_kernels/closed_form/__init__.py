@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .attach import attach_gradients
 from .recorder import NotCovered, Recorder
-from .steps import Changed
+from .rules import register_rule
+from .steps import Changed, Step, Tangent
 from .sweeps import Pass
 
-__all__ = ["NotCovered", "closed_form_penalty"]
+__all__ = ["NotCovered", "Step", "Tangent", "closed_form_penalty", "register_rule"]
 
 
 def closed_form_penalty(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .steps import Grads, Kept, Step, Tangent
 
@@ -117,13 +116,22 @@ class Convolution(Weighted):
 
     def transposed(self, delta: Tensor) -> Tensor:
         if self.folds:
-            weight, (stride, padding, dilation, *_) = self.cast_weight.get(), self.settings
-            columns = weight.flatten(1).t() @ delta.flatten(2)
-            return functional.fold(columns, self.shape[2:], weight.shape[2:], dilation, padding, stride)
+            return self._folded(delta)
         if self.turns:
             delta = delta.contiguous(memory_format=torch.channels_last)
         grad = aten.convolution(delta, self.cast_weight.get(), None, *self.transposed_settings)
         return grad.contiguous() if self.turns else grad
+
+    def _folded(self, delta: Tensor) -> Tensor:
+        weight, (stride, padding, dilation, *_) = self.cast_weight.get(), self.settings
+        columns_of_one, grad = weight.flatten(1).t(), delta.new_empty(self.shape)
+        # A few samples at a time: the columns of all may be larger than everything that we keep.
+        count = max(1, delta[:, :, :1, :1].numel() // (4 * columns_of_one.shape[0]))
+        for some, part in zip(delta.flatten(2).split(count), grad.split(count)):
+            aten.col2im.out(
+                columns_of_one @ some, self.shape[2:], weight.shape[2:], dilation, padding, stride, out=part
+            )
+        return grad
 
     def weight_grad(self, delta: Tensor, t: Tensor) -> Tensor:
         mask = (False, True, False)
