@@ -106,10 +106,8 @@ class Convolution(Weighted):
             groups,
         )
         image = like.dim() == 4 and like.is_contiguous() and like.device.type == "cpu" and not transposed
-        # oneDNN's input gradient is three to six times slower than a matrix product where there are few channels, and
-        # up to twice as slow in the contiguous layout as in the other one.
+        # oneDNN's input gradient is three to six times slower than a matrix product where there are few channels.
         self.folds = image and groups == 1 and self.shape[1] <= 4 and out.dtype in (torch.float32, torch.float64)
-        self.turns = image and out.dtype == torch.float32
 
     def apply(self, t: Tensor) -> Tensor:
         return aten.convolution(t, self.cast_weight.get(), None, *self.settings)
@@ -117,10 +115,7 @@ class Convolution(Weighted):
     def transposed(self, delta: Tensor) -> Tensor:
         if self.folds:
             return self._folded(delta)
-        if self.turns:
-            delta = delta.contiguous(memory_format=torch.channels_last)
-        grad = aten.convolution(delta, self.cast_weight.get(), None, *self.transposed_settings)
-        return grad.contiguous() if self.turns else grad
+        return aten.convolution(delta, self.cast_weight.get(), None, *self.transposed_settings)
 
     def _folded(self, delta: Tensor) -> Tensor:
         weight, (stride, padding, dilation, *_) = self.cast_weight.get(), self.settings
