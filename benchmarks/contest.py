@@ -20,6 +20,8 @@ class Row:
     case: str
     seconds: dict[str, float]
     bars: Mapping[str, float]
+    memory: float | None = None  # the most that we hold at one time, over what eager holds
+    memory_bar: float | None = None
     ratios: dict[str, float] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -39,6 +41,11 @@ class Row:
             if name in self.bars:
                 met = ratio <= self.bars[name] if name == "floor" else ratio >= self.bars[name]
                 text += f"  bar {self.bars[name]:g}: {'met' if met else 'NOT MET'}"
+            lines.append(text)
+        if self.memory is not None:
+            text = f"    {self.memory:5.2f} of the memory of eager"
+            if self.memory_bar is not None:
+                text = f"{text:<52} bar {self.memory_bar:g}: {'met' if self.memory <= self.memory_bar else 'NOT MET'}"
             lines.append(text)
         return lines
 

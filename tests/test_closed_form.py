@@ -11,6 +11,9 @@ from critics import IMAGE_LAYERS, Call, closed_form, eager_penalty
 from tolerances import EAGER_FLOAT64, assert_as_good_as_torch, largest
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import wrap_torch_function
+
+from wgan_kernels.closed_form import Step, Tangent, register_rule
 
 DOUBLE = torch.float64
 
@@ -121,6 +124,19 @@ def test_frozen_layers(frozen: list[int]) -> None:
     assert_same(make, torch.randn(4, 3, 8, 8, dtype=DOUBLE))
 
 
+def test_a_layer_without_a_derivative() -> None:
+    def make() -> nn.Module:
+        return Call(
+            lambda x, f, g: g(torch.cat([f(x).sign(), f(x), f(x).floor()], 1)), nn.Linear(5, 4), nn.Linear(12, 1)
+        )
+
+    assert_same(make, torch.randn(4, 5, dtype=DOUBLE))
+    assert_same(
+        lambda: Call(lambda x, f, g, h: h(g(f(x).sign())) + h(x), nn.Linear(5, 4), nn.Linear(4, 5), nn.Linear(5, 1)),
+        torch.randn(4, 5, dtype=DOUBLE),
+    )
+
+
 def test_maps_of_scores_and_critics_that_share_nothing() -> None:
     def patches() -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 1, 3))
@@ -144,3 +160,54 @@ def test_float32_is_as_good_as_torch(name: str) -> None:
     for ours, theirs, best in zip(grads, plain_grads, exact_grads):
         if ours is not None:
             assert_as_good_as_torch(ours, theirs, best, "gradient", terms=largest(best))
+
+
+@wrap_torch_function(lambda x, weight: (x, weight))
+def scaled_cube(x: Tensor, weight: Tensor) -> Tensor:
+    return weight * x**3
+
+
+class ScaledCube(Step):
+    made = 0
+
+    def __init__(self, x: Tensor, out: Tensor, weight: Tensor) -> None:
+        self.x, self.weight, self.w = x, weight, weight.detach()
+        ScaledCube.made += 1
+
+    def params(self) -> list[Tensor]:
+        return [self.weight]
+
+    def adjoint(self, delta: Tensor) -> tuple[Tensor]:
+        self.delta = delta
+        return (3 * self.w * self.x**2 * delta,)
+
+    def tangent(self, tangents: list[Tensor], needs_out: bool) -> Tangent:
+        u = 3 * self.x**2 * tangents[0]
+        grads = [(self.weight, (self.delta * u).sum(0))]
+        return Tangent(self.w * u, grads, (6 * self.w * self.x * self.delta * tangents[0],))
+
+    def pull(self, lam: Tensor, needs_sources: bool) -> tuple[tuple[Tensor], list[tuple[Tensor, Tensor]]]:
+        return (3 * self.w * self.x**2 * lam,), [(self.weight, (lam * self.x**3).sum(0))]
+
+
+@pytest.mark.parametrize("curved", [False, True])
+def test_a_rule_of_the_users_own(curved: bool) -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(7))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return scaled_cube(x, self.weight)
+
+    def make() -> nn.Module:
+        end = [nn.Tanh(), nn.Linear(7, 7)] if curved else []
+        return nn.Sequential(
+            nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 7), Layer(), nn.Linear(7, 7), *end, nn.Linear(7, 1)
+        )
+
+    assert_same(make, torch.randn(6, 5, dtype=DOUBLE))  # without
+    register_rule(scaled_cube, ScaledCube)
+    before = ScaledCube.made
+    assert_same(make, torch.randn(6, 5, dtype=DOUBLE))
+    assert ScaledCube.made == before + 1

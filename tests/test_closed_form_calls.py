@@ -258,10 +258,14 @@ def start_of(event: Any) -> int:
 
 @pytest.mark.parametrize(("norm", "bar"), [(False, 0.65), (True, 0.8)], ids=["piecewise linear", "group norm"])
 def test_memory(norm: bool, bar: float) -> None:
-    middle = [nn.Conv2d(32, 64, 4, 2, 1), *([nn.GroupNorm(1, 64)] if norm else []), nn.LeakyReLU(0.2)]
-    critic = nn.Sequential(nn.Conv2d(3, 32, 4, 2, 1), nn.LeakyReLU(0.2), *middle, nn.Conv2d(64, 1, 8), nn.Flatten())
-    x = torch.randn(8, 3, 32, 32)
-    ours, eager = (allocated_at_most(lambda: gradients(f(critic, x)[0], critic)) for f in (closed_form, eager_penalty))
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for channels in (16, 32):
+        layers += [nn.Conv2d(channels, 2 * channels, 4, 2, 1), *([nn.GroupNorm(1, 2 * channels)] if norm else [])]
+        layers += [nn.LeakyReLU(0.2)]
+    critic = nn.Sequential(*layers, nn.Conv2d(64, 1, 4), nn.Flatten())
+    x = torch.randn(64, 3, 32, 32)
+    penalties = (closed_form, eager_penalty)
+    ours, eager = (allocated_at_most(lambda f=f: gradients(f(critic, x)[0], critic)) for f in penalties)
     assert ours <= bar * eager, f"{ours / eager:.2f} of eager"
 
 

@@ -18,6 +18,7 @@ aten = torch.ops.aten
 class Elementwise(Step):
     """A step whose J is a factor for each number, which is its own transpose."""
 
+    fresh = True
     defines_zero = True
 
     def apply(self, t: Tensor) -> Tensor:
@@ -45,9 +46,12 @@ class Rectifier(Elementwise):
         return functional.leaky_relu(h, self.slope) if self.slope else functional.relu(h)
 
     def apply(self, t: Tensor) -> Tensor:
-        if self.slope == 0:
-            return aten.threshold_backward(t, self.kept.get(), 0)
-        return aten.leaky_relu_backward(t, self.kept.get(), self.slope, False)
+        h = self.kept.get()
+        if self.owns:  # and memory that is written for the first time is slower
+            if self.slope == 0:
+                return aten.threshold_backward.grad_input(t, h, 0, grad_input=t)
+            return aten.leaky_relu_backward.grad_input(t, h, self.slope, False, grad_input=t)
+        return aten.leaky_relu_backward(t, h, self.slope, False) if self.slope else aten.threshold_backward(t, h, 0)
 
 
 class PReLU(Elementwise):

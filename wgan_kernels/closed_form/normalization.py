@@ -84,7 +84,7 @@ class Normalization(Step):
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Over the last dimension, which is kept."""
-    return (a.unsqueeze(-2) @ b.unsqueeze(-1)).squeeze(-1)
+    return torch.linalg.vecdot(a, b).unsqueeze(-1)
 
 
 class LayerNorm(Normalization):

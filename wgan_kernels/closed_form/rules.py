@@ -13,6 +13,7 @@ from torch.nn import functional
 from . import activations
 from .activations import PReLU, Rectifier, Smooth, SmoothActivation
 from .normalization import GroupNorm, LayerNorm
+from .steps import Step
 from .weighted import Convolution, Linear
 
 if TYPE_CHECKING:
@@ -231,3 +232,28 @@ RULES: dict[Any, Rule] = {
     functional.group_norm: group_norm,
     functional.instance_norm: instance_norm,
 }
+
+
+def register_rule(function: Callable[..., Tensor], make_step: Callable[..., Step]) -> None:
+    """Gives a function of a critic a step of its own; without one it is differentiated twice by autograd.
+
+    Args:
+        function: f(x, *args, **kwargs) -> Tensor, one that torch lets modes see: of torch, `torch.ops.library.name`, or
+            a Python function made so by `torch.overrides.wrap_torch_function(lambda x, *args, **kwargs: (x,))`.
+        make_step: make_step(x, out, *args, **kwargs) -> Step, with x and out outside the graph; it need not set
+            `sources`. Called where x depends on the samples and no other argument does.
+    """
+    RULES[function] = partial(_registered, make_step)
+
+
+def _registered(
+    make_step: Callable[..., Step], recorder: Recorder, function: Any, x: Any, *args: Any, **kwargs: Any
+) -> Tensor | None:
+    source = recorder.source(x, *[value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)])
+    if source is None:
+        return None
+    with torch.no_grad():
+        out = function(x.detach(), *args, **kwargs)
+    step = make_step(x.detach(), out, *args, **kwargs)
+    step.sources = (source,)
+    return recorder.add(step, out)

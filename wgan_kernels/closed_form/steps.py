@@ -45,16 +45,19 @@ class Tangent(NamedTuple):
 class Step:
     """out = f(h; theta), from slots, values that depend on the samples, to a slot; J = df/dh.
 
-    For each pass `adjoint` is called first, if at all, then `tangent` once, then perhaps `pull`. No argument may be
-    written into.
+    For each pass `adjoint` is called first, if at all, then `tangent` once, then perhaps `pull`.
 
     Attributes:
         sources: the slots of h.
+        owns: set for each call: whether its first tensor may be written into.
+        fresh: whether what comes out (but for gradients and curvature) is memory that the step does not keep.
         defines_zero: whether torch writes out a curvature of zero, rather than nothing: it decides who gets a gradient
             of zeros and who gets none.
     """
 
     sources: tuple[int, ...]
+    owns = False
+    fresh = False
     defines_zero = False
 
     def adjoint(self, delta: Tensor) -> Sequence[Tensor | None]:

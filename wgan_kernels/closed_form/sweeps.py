@@ -16,7 +16,8 @@ class Pass:
 
     def __init__(self, recorder: Recorder, scores: Tensor, slot: int, seed: float) -> None:
         self.steps, self.results, self.dtypes = recorder.steps, recorder.results, recorder.dtypes
-        self.deltas: dict[int, Tensor] = {slot: torch.full_like(scores.detach(), seed)}
+        self.deltas = _Slots(self.dtypes)
+        self.deltas.add([slot], [torch.full_like(scores.detach(), seed)])
         self.reached: set[int] = set()  # slots that the scores depend on
 
     def needs_params(self) -> bool:
@@ -27,8 +28,9 @@ class Pass:
         for step, result in zip(reversed(self.steps), reversed(self.results)):
             if result in self.deltas:
                 self.reached.add(result)
-                self._add_to(self.deltas, step.sources, step.adjoint(self.deltas.pop(result)))
-        return self.deltas.pop(0, None)
+                delta, step.owns = self.deltas.pop(result)
+                self.deltas.add(step.sources, step.adjoint(delta), step.fresh)
+        return self.deltas.pop(0)[0]
 
     def param_grads(self, v: Tensor) -> Grads:
         """The gradient of <v, input_gradient()> by each parameter, for a constant v."""
@@ -38,48 +40,69 @@ class Pass:
         return grads.pairs()
 
     def _tangent_sweep(self, v: Tensor, grads: _Sums) -> list[Sequence[Tensor | None] | None]:
-        tangents, last_use = {0: v}, {}
+        tangents, last_use = _Slots(self.dtypes), {}
+        tangents.add([0], [v])
         for at, (step, result) in enumerate(zip(self.steps, self.results)):
             if result in self.reached:
                 last_use.update(dict.fromkeys(step.sources, at))
         curvatures: list[Sequence[Tensor | None] | None] = []
         for at, (step, result) in enumerate(zip(self.steps, self.results)):
-            along = [tangents.get(source) for source in step.sources]
-            if result not in self.reached or all([t is None for t in along]):
+            if result not in self.reached:
+                curvatures.append(None)
+                continue
+            last = [last_use[source] == at for source in step.sources]
+            taken = [tangents.pop(source) if pop else tangents.get(source) for source, pop in zip(step.sources, last)]
+            along, (step.owns, *_) = [t for t, _ in taken], [owned for _, owned in taken]
+            if all([t is None for t in along]):
                 curvatures.append(None)
                 continue
             out, found, curvature = step.tangent(along, result in last_use)
             grads.add(found)
             curvatures.append(curvature)
-            if out is not None:
-                tangents[result] = out.to(self.dtypes[result])
-            for source in step.sources:
-                if last_use[source] == at:
-                    tangents.pop(source, None)
+            tangents.add([result], [out], step.fresh)
         return curvatures
 
     def _curvature_sweep(self, curvatures: list[Sequence[Tensor | None] | None], grads: _Sums) -> None:
         """What the parameters below a layer with curvature owe to it."""
-        lambdas: dict[int, Tensor] = {}
+        lambdas = _Slots(self.dtypes)
         zeros: set[int] = set()  # slots with a lambda of zero
         for step, result, curvature in zip(reversed(self.steps), reversed(self.results), reversed(curvatures)):
             if curvature is None:
                 continue
             if result in lambdas:
-                pulled, found = step.pull(lambdas.pop(result), any([source != 0 for source in step.sources]))
+                lam, step.owns = lambdas.pop(result)
+                pulled, found = step.pull(lam, any([source != 0 for source in step.sources]))
                 grads.add(found)
-                self._add_to(lambdas, step.sources, pulled)
+                lambdas.add(step.sources, pulled, step.fresh)
             elif result in zeros:
                 grads.add_zeros(step.zero_grads())
-            self._add_to(lambdas, step.sources, curvature)
+            lambdas.add(step.sources, curvature)
             if step.defines_zero or result in zeros:
                 zeros.update(step.sources)
 
-    def _add_to(self, slots: dict[int, Tensor], at: Sequence[int], values: Sequence[Tensor | None]) -> None:
-        for slot, value in zip(at, values):
+
+class _Slots:
+    """Tensors by slot, each with whether nobody else holds its memory."""
+
+    def __init__(self, dtypes: Sequence[torch.dtype]) -> None:
+        self._dtypes = dtypes
+        self._held: dict[int, tuple[Tensor, bool]] = {}
+
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._held
+
+    def add(self, slots: Sequence[int], values: Sequence[Tensor | None], fresh: bool = False) -> None:
+        for slot, value in zip(slots, values):
             if value is not None:
-                value = value.to(self.dtypes[slot])
-                slots[slot] = slots[slot] + value if slot in slots else value
+                value = value.to(self._dtypes[slot])
+                self._held[slot] = (self._held[slot][0] + value, True) if slot in self._held else (value, fresh)
+
+    def get(self, slot: int) -> tuple[Tensor | None, bool]:
+        """For reading."""
+        return self._held.get(slot, (None, False))[0], False
+
+    def pop(self, slot: int) -> tuple[Tensor | None, bool]:
+        return self._held.pop(slot, (None, False))
 
 
 class _Sums:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from .steps import Grads, Kept, Step, Tangent
 
@@ -16,6 +15,7 @@ aten = torch.ops.aten
 class Weighted(Step):
     """A bias and a weight. Slots keep h: only curvature further up asks for it."""
 
+    fresh = True
     channels: int  # the dimension that the bias belongs to
 
     def __init__(self, source: int, h: Callable[[], Tensor], weight: Tensor, bias: Tensor | None, out: Tensor) -> None:
@@ -106,23 +106,27 @@ class Convolution(Weighted):
             groups,
         )
         image = like.dim() == 4 and like.is_contiguous() and like.device.type == "cpu" and not transposed
-        # oneDNN's input gradient is three to six times slower than a matrix product where there are few channels, and
-        # up to twice as slow in the contiguous layout as in the other one.
+        # oneDNN's input gradient is three to six times slower than a matrix product where there are few channels.
         self.folds = image and groups == 1 and self.shape[1] <= 4 and out.dtype in (torch.float32, torch.float64)
-        self.turns = image and out.dtype == torch.float32
 
     def apply(self, t: Tensor) -> Tensor:
         return aten.convolution(t, self.cast_weight.get(), None, *self.settings)
 
     def transposed(self, delta: Tensor) -> Tensor:
         if self.folds:
-            weight, (stride, padding, dilation, *_) = self.cast_weight.get(), self.settings
-            columns = weight.flatten(1).t() @ delta.flatten(2)
-            return functional.fold(columns, self.shape[2:], weight.shape[2:], dilation, padding, stride)
-        if self.turns:
-            delta = delta.contiguous(memory_format=torch.channels_last)
-        grad = aten.convolution(delta, self.cast_weight.get(), None, *self.transposed_settings)
-        return grad.contiguous() if self.turns else grad
+            return self._folded(delta)
+        return aten.convolution(delta, self.cast_weight.get(), None, *self.transposed_settings)
+
+    def _folded(self, delta: Tensor) -> Tensor:
+        weight, (stride, padding, dilation, *_) = self.cast_weight.get(), self.settings
+        columns_of_one, grad = weight.flatten(1).t(), delta.new_empty(self.shape)
+        # A few samples at a time: the columns of all may be larger than everything that we keep.
+        count = max(1, delta[:, :, :1, :1].numel() // (4 * columns_of_one.shape[0]))
+        for some, part in zip(delta.flatten(2).split(count), grad.split(count)):
+            aten.col2im.out(
+                columns_of_one @ some, self.shape[2:], weight.shape[2:], dilation, padding, stride, out=part
+            )
+        return grad
 
     def weight_grad(self, delta: Tensor, t: Tensor) -> Tensor:
         mask = (False, True, False)
