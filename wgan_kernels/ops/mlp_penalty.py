@@ -81,7 +81,7 @@ def mlp_penalty(
     _checks.choice("reduction", reduction, tuple(_REDUCTION_CODES))
     if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in (x, *weights, *biases)]):
         raise ValueError("mlp_penalty is not differentiable: x, weights and biases must be detached")
-    if not _backend.is_native(x):
+    if not (x.is_cpu and _backend.is_native(x)):  # it has no kernels for GPUs
         settings = (target, one_sided, reduction, weight, needs_grads)
         value, norms, _, grads = reference.mlp_penalty(x, weights, biases, slopes, *settings)
         return value, norms, grads
