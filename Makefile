@@ -37,6 +37,7 @@ wheel: $(INSTALLED) $(TOOLS)
 	  $(BIN)/pip wheel --verbose --no-build-isolation --no-deps --wheel-dir dist . >build/wheel.log 2>&1 || \
 	  { tail -n 40 build/wheel.log; exit 1; }
 	test "$${WGAN_KERNELS_CUDA:-1}" = 0 || $(BIN)/python tests/cuda_resources.py --check build/wheel.log
+	$(BIN)/python tests/triton_resources.py --check
 	@$(BIN)/python -m zipfile -l dist/wgan_kernels-*.whl | grep -q _C.abi3.so || \
 	  { echo "The wheel has no compiled library: see $(BIN)/python -m wgan_kernels.info"; exit 1; }
 

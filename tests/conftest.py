@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,15 @@ def require_native() -> None:
         if os.environ.get("CI"):
             pytest.fail(f"CI must test the compiled library, which is missing: {info['reason']}", pytrace=False)
         pytest.skip(f"the compiled library is missing: {info['reason']}")
+
+
+@pytest.fixture(scope="session")
+def triton() -> None:
+    """For tests of the Triton kernels: where it is missing they are skipped, but never in CI."""
+    if importlib.util.find_spec("triton") is None:
+        if os.environ.get("CI"):
+            pytest.fail("CI must test the Triton kernels, but the package triton is not installed", pytrace=False)
+        pytest.skip("the package triton is not installed")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from cases import has_native, leaf
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
-from wgan_kernels import build_info, use_backend
+from wgan_kernels import _backend, build_info, use_backend
 
 TESTS = Path(__file__).parent
 
@@ -179,10 +179,105 @@ def test_the_environment_sets_the_start(name: str | None, request: pytest.Fixtur
     assert done.stdout.split() == [str(name != "reference" and has_native()), str(has_native())]
 
 
-def test_a_wrong_environment_is_refused() -> None:
-    done = python("import wgan_kernels", WGAN_KERNELS_BACKEND="nonsense")
-    assert done.returncode != 0 and "WGAN_KERNELS_BACKEND must be one of auto, native" in done.stderr
+def test_a_wrong_environment_is_refused_by_the_first_call() -> None:
+    code = "import torch, wgan_kernels as wk; print(wk.build_info()['torch'] != ''); wk.norm_penalty(torch.ones(2, 3))"
+    done = python(code, WGAN_KERNELS_BACKEND="nonsense")
+    assert done.stdout.split() == ["True"] and done.returncode != 0
+    assert "ValueError: WGAN_KERNELS_BACKEND must be one of auto, native, triton, reference" in done.stderr
     assert "'nonsense'" in done.stderr
+    calls = "wk.use_backend('auto'); wk.norm_penalty(torch.ones(2, 3)); print('works')"
+    done = python(f"import torch, wgan_kernels as wk; {calls}", WGAN_KERNELS_BACKEND="nonsense")
+    assert done.stdout.split() == ["works"], done.stderr
+
+
+CALLS = [
+    lambda x: wk.norm_penalty(x),
+    lambda x: wk.interpolate(x, x),
+    lambda x: wk.clip_weights_([x], 0.1),
+    lambda x: wk.mmd2(x, x, wk.kernels.RBF(1.0)),
+]
+
+
+def test_triton_that_is_not_installed_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "_HAS_TRITON", False)
+    with pytest.raises(RuntimeError, match="'triton' back end is not available.*not installed"):
+        use_backend("triton")
+    assert operators() == AUTO
+    monkeypatch.setattr(_backend, "_current", "triton")  # as the environment may have it
+    for call in CALLS:
+        with pytest.raises(RuntimeError, match="'triton' back end is not available.*not installed"):
+            call(torch.ones(3, 3))
+
+
+def test_triton_refuses_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "_HAS_TRITON", True)
+    monkeypatch.setattr(_backend, "_INTERPRETED", False)
+    with use_backend("triton"):
+        for call in CALLS:
+            with pytest.raises(RuntimeError, match="'triton' back end serves CUDA tensors, got a tensor on cpu"):
+                call(torch.ones(3, 3))
+
+
+class OnDevice:
+    """As much of a tensor as is looked at to choose a back end."""
+
+    def __init__(self, device: str) -> None:
+        self.device = torch.device(device)
+        self.is_cpu, self.is_cuda = self.device.type == "cpu", self.device.type == "cuda"
+
+
+@pytest.mark.parametrize("asked", ["auto", "native", "triton", "reference"])
+@pytest.mark.parametrize("has_triton", [True, False])
+@pytest.mark.parametrize("serves", [True, False])
+@pytest.mark.parametrize("device", ["cpu", "cuda:0", "meta"])
+def test_who_serves(device: str, serves: bool, has_triton: bool, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of the design: native where the library serves the device, else Triton on CUDA, else the reference."""
+    monkeypatch.setattr(_backend, "_HAS_TRITON", has_triton)
+    monkeypatch.setattr(_backend, "_INTERPRETED", False)
+    monkeypatch.setattr(_backend, "_current", asked)
+    monkeypatch.setattr("wgan_kernels._extension.serves_cuda", lambda device: serves)
+    monkeypatch.setattr("wgan_kernels._extension.LOAD_ERROR", None if serves else "it was left at home")
+    native = serves and device != "meta"
+    triton = has_triton and device == "cuda:0"
+    expected = {
+        "auto": "native" if native else "triton" if triton else "reference",
+        "native": "native" if native else "an error",
+        "triton": "triton" if triton else "an error",
+        "reference": "reference",
+    }[asked]
+    x = OnDevice(device)
+    try:
+        chosen = (
+            "native" if _backend.is_native(x, "norm_penalty") else "triton" if _backend.is_triton(x) else "reference"
+        )
+    except RuntimeError:
+        chosen = "an error"
+    assert chosen == expected
+
+
+def test_a_measured_preference_gives_an_operator_to_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_backend, "_INTERPRETED", False)
+    monkeypatch.setattr(_backend, "TRITON_FIRST", frozenset({"interpolate"}))
+    monkeypatch.setattr("wgan_kernels._extension.serves_cuda", lambda device: True)
+    x = OnDevice("cuda:0")
+    for has_triton in (True, False):
+        monkeypatch.setattr(_backend, "_HAS_TRITON", has_triton)
+        with use_backend("auto"):
+            assert _backend.is_native(x, "interpolate") != has_triton and _backend.is_native(x, "norm_penalty")
+    monkeypatch.setattr(_backend, "_current", "native")
+    assert _backend.is_native(x, "interpolate")
+
+
+def test_importing_takes_no_triton_along() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import wgan_kernels as wk
+wk.norm_penalty(torch.ones(2, 3)); wk.mmd2(torch.ones(2, 3), torch.ones(2, 3), wk.kernels.RBF(1.0))
+print([name for name in set(sys.modules) - before if name.split(".")[0] == "triton" or "_triton" in name])
+"""
+    done = python(code)
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
 def test_build_info() -> None:

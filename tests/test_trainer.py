@@ -119,17 +119,17 @@ def test_a_wrong_penalty_stops_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wrong: str
 ) -> None:
     """By 1% in all, by 1% in the gradients alone, or NaN: from the critic step on that the third step checks."""
-    right, calls = wk.gradient_penalty, []
+    right, calls = wk.wasserstein_critic_loss, []
 
-    def gradient_penalty(*args: Any, **settings: Any) -> Any:
+    def critic_loss(*args: Any, **settings: Any) -> Any:
         calls.append(None)
-        penalty, norms = right(*args, **settings)
-        if len(calls) <= 16:  # five critic steps and a check for each of two steps, then four critic steps
-            return penalty, norms
-        by = {"value": 1.01 * penalty, "gradient": 1.01 * penalty - 0.01 * penalty.detach(), "nan": penalty * torch.nan}
-        return by[wrong], norms
+        _, wasserstein, penalty, norms = right(*args, **settings)
+        if len(calls) > 16:  # five critic steps and a check for each of two steps, then four critic steps
+            by_gradient = 1.01 * penalty - 0.01 * penalty.detach()
+            penalty = {"value": 1.01 * penalty, "gradient": by_gradient, "nan": penalty * torch.nan}[wrong]
+        return penalty - wasserstein, wasserstein, penalty, norms
 
-    monkeypatch.setattr(wk, "gradient_penalty", gradient_penalty)
+    monkeypatch.setattr(wk, "wasserstein_critic_loss", critic_loss)
     status, metrics, checkpoint = run(tmp_path, "--steps", "50", "--verify", "1")
     assert status == 1
     assert metrics["outcome"] == "verification failed"

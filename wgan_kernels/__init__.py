@@ -3,18 +3,22 @@
 from . import kernels, nn, optim
 from ._backend import use_backend
 from ._extension import build_info
+from .critic_loss import wasserstein_critic_loss
+from .diagnosis import check_critic
 from .mmd import mmd2
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import norm_penalty
 from .ops.weight_clip import clip_weights_
-from .penalty import gradient_penalty
+from .penalty import explain_route, gradient_penalty
 
 __version__ = "0.1.0"
 
 __all__ = [
     "__version__",
     "build_info",
+    "check_critic",
     "clip_weights_",
+    "explain_route",
     "gradient_penalty",
     "interpolate",
     "kernels",
@@ -23,4 +27,5 @@ __all__ = [
     "norm_penalty",
     "optim",
     "use_backend",
+    "wasserstein_critic_loss",
 ]

@@ -1,8 +1,9 @@
-"""Which implementation serves a call: 'auto', 'native' (the compiled library) or 'reference' (plain torch)."""
+"""Which implementation serves a call: 'auto', 'native' (the compiled library), 'triton' or 'reference'."""
 
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from types import TracebackType
 
 import torch
@@ -10,23 +11,35 @@ from torch import Tensor
 
 from . import _checks, _extension
 
-NAMES = ("auto", "native", "reference")
+NAMES = ("auto", "native", "triton", "reference")
+_MAY_BE_NATIVE = ("auto", "native")
 
-_current = "auto"
+# The operators that 'auto' gives to Triton on CUDA devices that both serve. None: not measured on hardware yet.
+TRITON_FIRST: frozenset[str] = frozenset()
+
+_HAS_TRITON = find_spec("triton") is not None
+# Triton reads this when it is imported; its kernels then run on CPU tensors, and on no others.
+_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+# Any string at first: that of the environment, which the first call judges.
+_current = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
 
 
 class use_backend:  # noqa: N801 - used like a function, as torch.set_grad_enabled is
     """Selects the back end for every call of the process, from now on or for the length of a `with` block.
 
     Args:
-        name: 'auto' takes the compiled library where it serves the tensors' device and the reference elsewhere;
-            'native' takes the compiled library or raises; 'reference' takes the plain-PyTorch specification.
+        name: 'auto' takes the compiled library where it serves the tensors' device, Triton on other CUDA devices where
+            it is installed, and the reference elsewhere; 'native' takes the compiled library or raises; 'triton' takes
+            the Triton kernels or raises; 'reference' takes the plain-PyTorch specification.
 
     Raises:
         ValueError: for another name.
-        RuntimeError: for 'native' when the compiled library is not there; says why.
+        RuntimeError: for 'native' when the compiled library is not there, and for 'triton' when triton is not
+            installed; says why.
 
-    The environment variable WGAN_KERNELS_BACKEND sets the name a process starts with.
+    The environment variable WGAN_KERNELS_BACKEND sets the name a process starts with; what is wrong with it is said by
+    the first call. Triton serves CUDA tensors, and CPU tensors where its interpreter is on (TRITON_INTERPRET=1).
     """
 
     def __init__(self, name: str) -> None:
@@ -34,6 +47,8 @@ class use_backend:  # noqa: N801 - used like a function, as torch.set_grad_enabl
         _checks.choice("name", name, NAMES)
         if name == "native":
             _extension.require()
+        elif name == "triton":
+            _require_triton()
         self._name = name
         self._before: str | None = _current
         self._entered: list[str] = []
@@ -59,30 +74,46 @@ def is_transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def is_native(tensor: Tensor) -> bool:
-    """Whether the compiled library serves a call on tensors like this one."""
+def _is_reference_only() -> bool:
+    """A registered operator raises under torch.func, and loses the tangents of forward-mode differentiation; the
+    reference can be transformed like any torch function."""
+    return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+
+
+def is_native(tensor: Tensor, operator: str = "") -> bool:
+    """Whether the compiled library serves a call of this operator on tensors like this one."""
     if (
-        _current == "reference"
+        _current not in _MAY_BE_NATIVE
         or torch._C._are_functorch_transforms_active()
         or torch.autograd.forward_ad._current_level >= 0
     ):
-        # A registered operator raises under torch.func, and loses the tangents of forward-mode differentiation; the
-        # reference can be transformed like any torch function.
+        if _current not in NAMES:
+            raise ValueError(f"WGAN_KERNELS_BACKEND must be one of {', '.join(NAMES)}, got {_current!r}")
         return False
     if tensor.is_cpu and _extension.LOAD_ERROR is None:
         return True
+    if tensor.is_cuda and _extension.serves_cuda(tensor.device):
+        return _current == "native" or not (_HAS_TRITON and operator in TRITON_FIRST)
     if _current == "native":
         _extension.require()
-        raise RuntimeError(f"the 'native' back end serves CPU tensors in this build, got a tensor on {tensor.device}")
+        why = f": {_extension.why_not_cuda(tensor.device)}" if tensor.is_cuda else " in this build"
+        raise RuntimeError(f"the 'native' back end does not serve {tensor.device} tensors{why}")
     return False
 
 
-def _from_environment() -> None:
-    name = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
-    if name not in NAMES:
-        raise ValueError(f"WGAN_KERNELS_BACKEND must be one of {', '.join(NAMES)}, got {name!r}")
-    global _current
-    _current = name
+def is_triton(tensor: Tensor) -> bool:
+    """Whether Triton serves a call, on tensors like this one, that the compiled library does not."""
+    if _current == "reference" or _is_reference_only():
+        return False
+    if _current == "triton":
+        _require_triton()
+        if not (tensor.is_cpu if _INTERPRETED else tensor.is_cuda):
+            served = "CPU tensors while TRITON_INTERPRET is set" if _INTERPRETED else "CUDA tensors"
+            raise RuntimeError(f"the 'triton' back end serves {served}, got a tensor on {tensor.device}")
+        return True
+    return tensor.is_cuda and _HAS_TRITON and not _INTERPRETED
 
 
-_from_environment()
+def _require_triton() -> None:
+    if not _HAS_TRITON:
+        raise RuntimeError("the 'triton' back end is not available: the package triton is not installed")

@@ -76,11 +76,31 @@ def choice(name: str, value: Any, options: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
-def penalty(target: Any, one_sided: Any, reduction: Any) -> None:
+def penalty(target: Any, one_sided: Any, reduction: Any, reductions: Sequence[str] = REDUCTIONS) -> None:
     """What says how norms are penalised."""
     non_negative("target", target)
     flag("one_sided", one_sided)
-    choice("reduction", reduction, REDUCTIONS)
+    choice("reduction", reduction, reductions)
+
+
+def positive_integer(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def due(interval: Any, step: Any) -> bool:
+    """Whether something that is done every `interval` steps is done on this one."""
+    positive_integer("interval", interval)
+    if step is None:
+        if interval != 1:
+            raise ValueError(f"step must be given with interval={interval}: the number of the training step")
+        return True
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise TypeError(f"step must be a whole number, got {type(step).__name__}")
+    return step % interval == 0
 
 
 def bounds(low: Any, high: Any) -> tuple[float, float]:

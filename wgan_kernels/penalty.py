@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import _backend, _checks
-from .ops.interpolate import interpolate
-from .ops.norm_penalty import weighted_norm_penalty
+from . import _checks
+from .critics import Score, warn_of_batch_norm
+from .gradient_norms import GradientNorms
+from .points import penalised_points
+from .routes import ROUTES, Route, explained, penalty_by_route
 
-POINTS = ("mixed", "real", "fake")
+# What gradients start from under a GradScaler: six bits more for small ones, and room for sums over a batch.
+HALF_SEED = 64.0
 
 
 def gradient_penalty(
     critic: Callable[..., Any],
-    real: Tensor,
-    fake: Tensor,
+    real: Tensor | None,
+    fake: Tensor | None,
     *,
     weight: float = 10.0,
     target: float = 1.0,
     one_sided: bool = False,
     points: str = "mixed",
     mix: Tensor | None = None,
+    noise: Tensor | None = None,
     generator: torch.Generator | None = None,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     output: int | str | Callable[[Any], Tensor] | None = None,
     reduction: str = "mean",
+    sample_weight: Tensor | None = None,
+    norm_dims: int | Sequence[int] | None = None,
+    pac: int = 1,
+    interval: int = 1,
+    step: int | None = None,
+    scaler: torch.amp.GradScaler | None = None,
+    route: str = "auto",
     return_norms: bool = False,
     detach: bool = True,
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -44,155 +54,119 @@ def gradient_penalty(
         weight: the factor lambda.
         target: the gradient norm that costs nothing, at least 0 (0 gives R1 and R2).
         one_sided: only norms above the target cost.
-        points: where the gradient is taken: 'mixed', or at 'real' or 'fake' (the other sample may then be None).
+        points: where the gradient is taken: 'mixed', at 'real' or 'fake' (R1, R2), or between real samples and noisy
+            ones ('dragan': fake is real + noise). What is not used may be None.
         mix: (B,) or (B, 1, ...) mixing numbers, one per sample; None draws them uniformly from [0, 1).
-        generator: the torch generator to draw the mixing numbers from; None takes torch's default.
+        noise: (B, ...) what 'dragan' adds to the real samples; None draws it uniformly from [0, 0.5 * std(real)).
+        generator: the torch generator to draw mix and noise from; None takes torch's default.
         args, kwargs: passed on to the critic after x: labels, embeddings.
         output: which part of the critic's output is the score: an index or key, or a function of the output.
-        reduction: 'mean' or 'sum' over samples, or 'none' for (B,).
+        reduction: 'mean', 'sum' or 'max' over norms, or 'none'.
+        sample_weight: (B / pac,) factors of the samples' penalties; the mean still divides by their number.
+        norm_dims: the dimensions of x that a norm is taken over; None takes all but the first. 1 gives one norm for
+            each pixel of (B, C, H, W): norms (B, H, W).
+        pac: how many samples in a row the critic judges together; it returns B / pac rows of scores, and a norm and a
+            mixing number belong to such a group.
+        interval, step: on steps that `interval` does not divide, the penalty is 0 and the critic is not called; on
+            the others it counts `interval` times.
+        scaler: the GradScaler of a training in float16; its gradients are then taken of scores scaled up.
+        route: how it is differentiated by the critic's parameters: 'closed_form' (layer by layer, without a graph of
+            the second order; once), 'double_backward' (by autograd), 'functional' (by torch.func). 'auto' takes
+            closed_form where critic and call allow it, functional under torch.compile and torch.func, else
+            double_backward. Values and gradients are the same; see `explain_route`.
         return_norms: also return the gradient norms.
         detach: treat real, fake and mix as constants. False lets their gradients through.
 
     Returns:
-        The penalty, float64 for float64 samples, else float32, and with `return_norms` also the norms, (B,) of the
-        same dtype, outside the graph.
+        The penalty, float64 for float64 samples, else float32, and with `return_norms` also the norms, (B / pac,) or
+        what norm_dims leaves, of the same dtype, outside the graph (none, (0,), on a step without a penalty).
 
     Raises:
         TypeError: an argument of a wrong type; an output that is no floating tensor.
         ValueError: shapes or devices that differ; a score without one row per sample; a critic whose output does not
-            depend on its input.
+            depend on its input; a route that critic or call do not allow.
         RuntimeError: a critic whose parameters were made under inference mode, which torch cannot differentiate.
+        NotImplementedError, from backward: a second derivative where the closed form gave the first.
 
-    Differentiable twice in the gradient norms (as often as a training step needs). Under `torch.no_grad()` and
-    `torch.inference_mode()` it gives the value. Where a gradient is 0 its derivative is 0, never NaN.
+    Differentiable once by the critic's parameters in closed form, which is what a training step needs; twice on the
+    other routes, and by the samples with detach=False. Under `torch.no_grad()` and `torch.inference_mode()` it gives
+    the value. Where a gradient is 0 its derivative is 0, never NaN.
+    Compiled critics, and compiled parts of them, run as the modules that they were made of.
     Warns when the critic holds batch normalisation in training mode, which couples the samples that the penalty
     takes one by one. Deterministic for a given mix as far as the critic is.
-    Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and Algorithm 1.
+    Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3 and Algorithm 1. R1, R2:
+    Mescheder et al. 2018, "Which Training Methods for GANs do actually Converge?", equation 9; 'dragan': Kodali et
+    al. 2017, "On Convergence and Stability of GANs", section 2.3; pac: Lin et al. 2018, "PacGAN"; interval: Karras et
+    al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2 (lazy regularisation).
     """
     if not callable(critic):
         raise TypeError(f"critic must be a module or a function, got {type(critic).__name__}")
-    weight = _checks.number("weight", weight)
-    _checks.penalty(target, one_sided, reduction)
-    settings = {"weight": weight, "target": target, "one_sided": one_sided, "reduction": reduction}
-    create_graph = torch.is_grad_enabled()
+    due = _checks.due(interval, step)
+    norms = GradientNorms.checked(
+        weight=_checks.number("weight", weight) * interval,
+        target=target,
+        one_sided=one_sided,
+        reduction=reduction,
+        norm_dims=norm_dims,
+        pac=pac,
+        sample_weight=sample_weight,
+    )
+    _checks.choice("route", route, ROUTES)
+    if scaler is not None and not isinstance(scaler, torch.amp.GradScaler):
+        raise TypeError(f"scaler must be a torch.amp.GradScaler, got {type(scaler).__name__}")
+    sample = fake if points == "fake" else real
+    if isinstance(sample, Tensor) and sample.dim() > 0:
+        norms.check_fit(sample)
+
+    def compute() -> tuple[Tensor, Tensor]:
+        if not due:
+            return _skipped(sample)
+        x = penalised_points(
+            real, fake, points=points, mix=mix, noise=noise, generator=generator, pac=pac, detach=detach
+        )
+        seed = HALF_SEED if scaler is not None and scaler.is_enabled() else 1.0
+        return penalty_by_route(route, Score(critic, args, kwargs, output, x.shape[0] // pac), x, norms, detach, seed)
+
+    warn_of_batch_norm(critic)
     if not torch.compiler.is_compiling() and torch.is_inference_mode_enabled():
         # Tensors made in here must be ordinary ones: autograd takes no others.
         with torch.inference_mode(False), torch.no_grad():
-            x = _points(real, fake, points, mix, generator, detach)
-            grad = _input_gradient(critic, x, args, kwargs, output, create_graph)
-            penalty, norms = weighted_norm_penalty(grad, **settings)
+            penalty, found = compute()
     else:
-        x = _points(real, fake, points, mix, generator, detach)
-        grad = _input_gradient(critic, x, args, kwargs, output, create_graph)
-        penalty, norms = weighted_norm_penalty(grad, **settings)
-    return (penalty, norms.to(penalty.dtype)) if return_norms else penalty
+        penalty, found = compute()
+    return (penalty, found.to(penalty.dtype)) if return_norms else penalty
 
 
-def _points(
-    real: Tensor, fake: Tensor, points: str, mix: Tensor | None, generator: torch.Generator | None, detach: bool
-) -> Tensor:
-    """Where the gradient is taken: (B, ...), requiring grad."""
-    _checks.choice("points", points, POINTS)
-    if points == "mixed":
-        if detach:
-            real, fake, mix = (value.detach() if isinstance(value, Tensor) else value for value in (real, fake, mix))
-        x = interpolate(real, fake, mix, generator=generator)
-    else:
-        if mix is not None or generator is not None:
-            raise ValueError(f"mix and generator must be None with points={points!r}, where nothing is mixed")
-        x = real if points == "real" else fake
-        _checks.batched(points, x)
-        if detach or not x.requires_grad:
-            x = x.detach()
-        if not torch.compiler.is_compiling() and x.is_inference():
-            x = x.clone()
-    return x if x.requires_grad or _backend.is_transformed() else x.requires_grad_()
+def _skipped(sample: Any) -> tuple[Tensor, Tensor]:
+    """A penalty of 0 whose backward may be called as on any other step, and no norms."""
+    _checks.batched("real and fake", sample)
+    dtype = torch.promote_types(sample.dtype, torch.float32)
+    return sample.new_zeros((), dtype=dtype, requires_grad=torch.is_grad_enabled()), sample.new_zeros(0, dtype=dtype)
 
 
-def _input_gradient(
+def explain_route(
     critic: Callable[..., Any],
-    x: Tensor,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
-    output: int | str | Callable[[Any], Tensor] | None,
-    create_graph: bool,
-) -> Tensor:
-    """Gradient of each sample's score by the sample, of the shape of x."""
-    if isinstance(critic, nn.Module):
-        _warn_of_batch_norm(critic)
+    sample: Tensor,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: int | str | Callable[[Any], Tensor] | None = None,
+) -> Route:
+    """How gradient_penalty(critic, ..., route='auto') is differentiated, and why.
 
-    def score(x: Tensor) -> Tensor:
-        return _scores(critic(x, *args, **(kwargs or {})), output, x.shape[0])
+    Args:
+        critic, args, kwargs, output: as gradient_penalty takes them.
+        sample: (B, ...) samples such as the critic will see; one is enough.
 
-    if _backend.is_transformed():
-        # torch.autograd.grad cannot be transformed or compiled; this can.
-        scores, pull_back = torch.func.vjp(score, x)
-        return pull_back(torch.ones_like(scores))[0]
-    with torch.enable_grad():
-        try:
-            scores = score(x)
-            grad = None
-            if scores.requires_grad:
-                (grad,) = torch.autograd.grad(
-                    scores, x, torch.ones_like(scores), create_graph=create_graph, allow_unused=True
-                )
-        except RuntimeError as error:
-            if "nference tensor" in str(error):
-                raise RuntimeError(
-                    "critic has parameters or buffers made under torch.inference_mode(), which torch cannot "
-                    "differentiate: build or load the critic outside inference mode, or clone them there"
-                ) from error
-            raise
-    if grad is None:
-        raise ValueError(
-            "critic must give an output that depends on its input; no gradient reaches the input: "
-            "is it detached, converted to numbers or ignored inside the critic?"
-        )
-    return grad
+    Returns:
+        (name, reason): 'closed_form', 'functional' or 'double_backward', and what decided.
 
-
-def _scores(result: Any, output: int | str | Callable[[Any], Tensor] | None, batch: int) -> Tensor:
-    """The critic's scores, (B, ...), picked from what it returned."""
-    if callable(output):
-        result = output(result)
-    elif output is not None:
-        try:
-            result = result[output]
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(
-                f"output must be an index or key of what the critic returns, got {output!r} for a "
-                f"{type(result).__name__}"
-            ) from error
-    if not isinstance(result, Tensor):
-        raise TypeError(
-            f"critic must return a tensor of scores, got {type(result).__name__}: "
-            "say which part is the score with output="
-        )
-    if not result.dtype.is_floating_point:
-        raise TypeError(f"critic must return real floating scores, got {result.dtype}")
-    if result.dim() == 0 or result.shape[0] != batch:
-        raise ValueError(
-            f"critic must return one row of scores per sample, ({batch},) or ({batch}, ...), got "
-            f"{tuple(result.shape)}: a mean over the batch would scale every gradient"
-        )
-    return result
-
-
-def _warn_of_batch_norm(critic: nn.Module) -> None:
-    if torch.compiler.is_compiling():
-        return
-    # By hand over the children: modules() takes ten times as long, which shows in a step of a small critic.
-    left = [critic]
-    while left:
-        module = left.pop()
-        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if batch_norm and (module.training or module.running_mean is None):
-            warnings.warn(
-                f"critic holds {type(module).__name__} in training mode or without running statistics, which couples "
-                "the samples of a batch: the gradient penalty is defined per sample. Use LayerNorm or GroupNorm, or "
-                "call eval() on it",
-                UserWarning,
-                stacklevel=4,
-            )
-            return
-        left.extend(child for child in module._modules.values() if child is not None)
+    Runs the critic once and puts its buffers and torch's random numbers back afterwards.
+    """
+    if not callable(critic):
+        raise TypeError(f"critic must be a module or a function, got {type(critic).__name__}")
+    _checks.batched("sample", sample)
+    norms = GradientNorms.checked(
+        weight=1.0, target=1.0, one_sided=False, reduction="mean", norm_dims=None, pac=1, sample_weight=None
+    )
+    return explained(Score(critic, args, kwargs, output, sample.shape[0]), sample.detach(), norms)

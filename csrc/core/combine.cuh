@@ -67,8 +67,9 @@ WGK_DEVICE void combine_each(const Tile& tile, const Factors* factors, int begin
 
 // u, x, out: [B, D], of which a block does `size` elements, in kCombineThreads rows at most. row_factors(row) gives a
 // row's Factors. Element -shift would lie on a multiple of 16 bytes, V elements.
+// At least two blocks on a multiprocessor: to fit many of them ptxas would spill.
 template <class T, bool has_u, int V, class RowFactors>
-__global__ void __launch_bounds__(kCombineThreads)
+__global__ void __launch_bounds__(kCombineThreads, 2)
     combine_kernel(int64_t B, int64_t D, int size, int shift, RowFactors row_factors, const T* u, const T* x, T* out) {
   WGK_SHARED(Factors, factors, kCombineThreads + 1);
   const Tile tile(B, D, size, shift);

@@ -1,11 +1,6 @@
 // What the tile kernels of kernel_sums and kernel_matvec are handed.
 #pragma once
 
-#include <cstdlib>
-#include <cstring>
-#include <memory>
-#include <new>
-
 #include "common.h"
 
 namespace wgk {
@@ -63,25 +58,6 @@ struct PairTile {
   double* sums;           // [kTile, stride] sum_j w_ij z_j; null where no gradient is wanted
   double* w_sums;         // [kTile] sum_j w_ij
   double* along_w_sums;   // of the tangent's weights of u
-};
-
-// An array on cache lines, not initialised.
-template <class T>
-class Buffer {
- public:
-  explicit Buffer(int64_t count = 0)
-      : data_(count == 0 ? nullptr : static_cast<T*>(std::aligned_alloc(64, (count * sizeof(T) + 63) / 64 * 64))) {
-    if (count != 0 && data_ == nullptr) {
-      throw std::bad_alloc();
-    }
-  }
-  T* get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(T* p) const { std::free(p); }
-  };
-  std::unique_ptr<T, Free> data_;
 };
 
 }  // namespace wgk

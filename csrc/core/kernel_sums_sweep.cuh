@@ -30,7 +30,7 @@ struct SumsShape {
   static constexpr bool kTangents = mode == PairMode::tangents;
   static constexpr int kM = mode == PairMode::values ? 2 : 1, kRows = kPairWarps * 16 * kM;
   // As many columns as leave their pairs room in registers.
-  static constexpr int kColumns = std::is_same_v<T, double> ? 16 : 32, kN = kColumns / 8;
+  static constexpr int kColumns = std::is_same_v<T, double> || kTangents ? 16 : 32, kN = kColumns / 8;
   static constexpr int kF = kFeatures<T> / 8;
   static constexpr int kSets = kTangents ? 2 : 1;  // z, and u
 };

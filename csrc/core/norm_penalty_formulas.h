@@ -29,8 +29,8 @@ WGK_HOST_DEVICE inline double first_scale(const NormPenalty& p, double norm) {
   return norm == 0 ? 0 : 2 * excess(p, norm) / norm;
 }
 
-// (phi'(n) / n)' / n * dot: by which a gradient is scaled for its part in the second derivative along a direction, whose
-// product with the gradient is dot. Divided in steps: norm^2 may underflow where the quotient does not overflow.
+// (phi'(n) / n)' / n * dot: by which a gradient is scaled for its part in the second derivative along a direction
+// whose product with the gradient is dot. Divided in steps: norm^2 may underflow where the quotient does not overflow.
 WGK_HOST_DEVICE inline double second_scale(const NormPenalty& p, double norm, double dot) {
   if (norm == 0 || (p.one_sided && norm <= p.target)) {
     return 0;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "buffer.h"
 #include "pair_schedule.h"
 
 namespace wgk {

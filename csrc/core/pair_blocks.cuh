@@ -41,7 +41,12 @@ WGK_INLINE double reciprocal(double v) {
   return rough == 0 ? 0 : best;  // of infinity
 }
 #endif
+// Where doubles are rare and slow a call costs no time, and without it their kernels need more registers than there are.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+__device__ __noinline__ inline double exp2_of_negative(double t) { return exp2(t); }
+#else
 WGK_INLINE double exp2_of_negative(double t) { return exp2(t); }
+#endif
 
 }  // namespace cuda
 }  // namespace wgk

@@ -103,7 +103,8 @@ __device__ void centre_row(const PairPoints& points, int64_t at) {
   }
 }
 
-__global__ void __launch_bounds__(kWarps * 32) centre_kernel(PairPoints points) {
+// At least two blocks on a multiprocessor: to fit many of them ptxas would spill.
+__global__ void __launch_bounds__(kWarps * 32, 2) centre_kernel(PairPoints points) {
   const int64_t rows = points.z.B * (points.z.N + points.z.M);
   const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   for (int64_t at = warp * kRowsOfWarp; at < min(rows, (warp + 1) * kRowsOfWarp); ++at) {

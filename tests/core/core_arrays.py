@@ -29,6 +29,7 @@ TOLERANCES = {
 SUM_TOLERANCE = 1e-14
 
 POISON = 0xFF  # a byte; repeated, a NaN in each of the dtypes
+GUARD = 0xA5  # another: what is computed from a NaN could be the very poison
 
 
 # ---- formats
@@ -90,12 +91,13 @@ class Output:
         self.memory = np.full(2 * guard + 64 + (count + shift) * size, POISON, np.uint8)
         begin = guard + -(self.memory.ctypes.data + guard) % 64 + shift * size
         self.before, self.after = self.memory[:begin], self.memory[begin + count * size :]
+        self.before[:], self.after[:] = GUARD, GUARD
         self.array = self.memory[begin : begin + count * size].view(storage).reshape(shape)
 
     def written(self) -> np.ndarray:
         """The array, once nothing around it has changed."""
-        assert (self.before == POISON).all(), "written before the first element"
-        assert (self.after == POISON).all(), "written past the last element"
+        assert (self.before == GUARD).all(), "written before the first element"
+        assert (self.after == GUARD).all(), "written past the last element"
         return self.array
 
 
@@ -142,7 +144,7 @@ def for_any_threads(core, isa: str, call):
 
 
 def for_any_order(simt, call):
-    """What call(run) returns, a tuple of arrays: the same bits when threads and blocks run from the last to the first."""
+    """What call(run) returns, a tuple of arrays: the same bits with threads and blocks from the last to the first."""
     first, last = call(simt.Run()), call(simt.Run(reverse=True))
     for expected, actual in zip(first, last):
         assert_same_bits(actual, expected, "another order of threads")

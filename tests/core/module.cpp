@@ -15,6 +15,7 @@
 #include "interpolate.h"
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
+#include "mlp_penalty.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
 #include "weight_clip.h"
@@ -136,6 +137,34 @@ void bind_norm_penalty(py::module_& m) {
   });
 }
 
+// Weights [out, in], biases [out] or None and, unless there are none of them, gradients of the weights; one per layer.
+void bind_mlp_penalty(py::module_& m) {
+  m.def("mlp_penalty", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty, const py::array& x,
+                          const std::vector<py::array>& weights, const std::vector<py::object>& biases,
+                          const std::vector<double>& slopes, py::array value, py::array norms, py::array scores,
+                          std::vector<py::array> grad_weights) {
+    const DType dtype = dtype_named(dtype_name);
+    check(dtype == wide(dtype) && penalty.reduction != Reduction::none, "a dtype or reduction that it lacks");
+    const auto [B, D] = rows(x);
+    const size_t depth = weights.size();
+    check(depth > 0 && biases.size() == depth && slopes.size() == depth, "not as many biases and slopes as weights");
+    check(grad_weights.empty() || grad_weights.size() == depth, "not as many gradients as weights");
+    std::vector<MlpLayer> layers;
+    for (size_t l = 0; l < depth; ++l) {
+      const auto [out_features, in_features] = rows(weights[l]);
+      check(in_features == (l == 0 ? D : layers[l - 1].out), "weights do not follow one another");
+      const int64_t size = out_features * in_features;
+      const void* bias = biases[l].is_none() ? nullptr : in(biases[l].cast<py::array>(), dtype, out_features);
+      layers.push_back({in_features, out_features, in(weights[l], dtype, size), bias, slopes[l],
+                        grad_weights.empty() ? nullptr : out(grad_weights[l], dtype, size)});
+    }
+    const Use use(run);
+    mlp_penalty(run.isa, run_threads, dtype, penalty, B, layers.data(), static_cast<int64_t>(depth),
+                in(x, dtype, B * D), out(value, dtype, 1), static_cast<double*>(out(norms, DType::float64, B)),
+                out(scores, dtype, B * layers.back().out));
+  });
+}
+
 void bind_kernel_sums(py::module_& m) {
   bind_mixture(m);
 
@@ -212,6 +241,7 @@ PYBIND11_MODULE(core_module, m) {
   bind_weight_clip(m);
   bind_interpolate(m);
   bind_norm_penalty(m);
+  bind_mlp_penalty(m);
   bind_kernel_sums(m);
   bind_kernel_matvec(m);
 }

@@ -24,7 +24,10 @@ MANY_ROWS = [(B, D) for B in (255, 256, 257, 1025) for D in (1, 3, 8)]
 
 def check(simt, dtype, B, D, shifts, rng):
     """shifts of real, fake and out, in elements past a multiple of 16 bytes."""
-    real, fake = place(rng.normal(size=(B, D)), dtype, shifts[0]), place(rng.normal(size=(B, D)) * 100, dtype, shifts[1])
+    real, fake = (
+        place(rng.normal(size=(B, D)), dtype, shifts[0]),
+        place(rng.normal(size=(B, D)) * 100, dtype, shifts[1]),
+    )
     mix = rng.uniform(size=B).astype(WIDE[dtype])
 
     def call(run):

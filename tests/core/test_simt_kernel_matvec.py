@@ -6,7 +6,7 @@ from core_arrays import DTYPES, QUICK, WIDE, Output, place, to_values
 from test_core_kernel_sums import IMQ, RBF, SUMS_TOLERANCE, assert_near, kernel_terms, problem
 from test_simt_kernel_sums import FAR_APART, both_orders
 
-# Tiles have 64 rows, 64 columns in float and 16 in double; features and columns of v are cut at 64 and 32.
+# Tiles have 64 rows, 32 columns in float and 16 in double; features and columns of v are cut at 64 and 32.
 SIZES = [
     (1, 1, 1, 1),
     (1, 2, 0, 3),
@@ -68,9 +68,7 @@ def test_ranges_are_rows_of_the_whole(simt, dtype):
     cuts = [0, 1, 1, 18, 66, 70]
     for diagonal in (True, False):
         whole = product(simt, simt.Run(), dtype, x, y, v, (0, 70), diagonal, 0, mixture)
-        parts = [
-            product(simt, simt.Run(), dtype, x, y, v, rows, diagonal, 0, mixture) for rows in zip(cuts, cuts[1:])
-        ]
+        parts = [product(simt, simt.Run(), dtype, x, y, v, rows, diagonal, 0, mixture) for rows in zip(cuts, cuts[1:])]
         np.testing.assert_allclose(np.concatenate(parts, 1), whole, rtol=0, atol=1e-6 * abs(whole).max())
 
 

@@ -20,6 +20,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if REQUIRED and not torch.cuda.is_available():
+        raise pytest.UsageError("WGAN_KERNELS_TEST_GPU=1, but torch sees no CUDA device")
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.gpu)

@@ -1,8 +1,9 @@
 """make gpu: builds the kernels for this machine's GPUs, tests them, and times them. Needs no network.
 
-Works in the Python it is started with, which must have torch with CUDA, setuptools, pip and ninja; triton, pytest,
+Works in the Python it is started with, which must have torch with CUDA, setuptools 77, pip and ninja; triton, pytest,
 hypothesis and numpy where their parts are to run; nvcc and a C++ compiler for the CUDA kernels. One part that fails
-does not keep the others from running; the exit status says whether all did well. Output is kept in build/gpu.
+does not keep the others from running; the exit status says whether all did well. Writes a JSON and a page under
+benchmarks/results, whatever failed; output is kept in build/gpu.
 """
 
 from __future__ import annotations
@@ -11,17 +12,23 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from benchmarks import results_of  # noqa: E402 - it lies beside the tests
+
 LOGS = ROOT / "build" / "gpu"
-# Seconds after which a part is given up, so that all of them take under eight minutes.
-LIMITS = {"build": 200, "tests": 240, "benchmarks": 150, "memcheck": 90, "racecheck": 90}
-TOTAL = 470
+# Seconds after which a part is given up, so that all of them take under eight minutes; and those that the tests leave
+# for the parts that come after them.
+LIMITS = {"build": 200, "info": 60, "tests": 240, "benchmarks": 150, "memcheck": 60, "racecheck": 60}
+TOTAL = 460
+LEFT_BY_TESTS = 120
 
 DEVICES = """
 import json, torch
@@ -39,28 +46,34 @@ class Runner:
     def __init__(self) -> None:
         self.start = time.monotonic()
         self.outcomes: dict[str, str] = {}
-        self.environment = {**os.environ, "WGAN_KERNELS_TEST_GPU": "1", "PYTHONUNBUFFERED": "1"}
+        # Programs of this Python, such as ninja, without which one file is compiled after the other.
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        self.environment = {**os.environ, "PATH": path, "WGAN_KERNELS_TEST_GPU": "1", "PYTHONUNBUFFERED": "1"}
 
     def run(self, part: str, command: Sequence[str], tail: int = 25, **environment: str) -> bool:
         """Runs a part within its time; keeps its output and prints the end of it."""
-        limit = min(LIMITS[part], TOTAL - (time.monotonic() - self.start))
+        left = TOTAL - (time.monotonic() - self.start)
+        limit = min(LIMITS[part], left - LEFT_BY_TESTS if part == "tests" else left)
         if limit <= 5:
             self.outcomes[part] = "FAILED: no time was left for it"
             return False
         log, begin = LOGS / f"{part}.log", time.monotonic()
         print(f"\n== {part}: {' '.join(command)}", flush=True)
         with log.open("w") as out:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**self.environment, **environment},
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             try:
-                done = subprocess.run(
-                    command,
-                    cwd=ROOT,
-                    env={**self.environment, **environment},
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    timeout=limit,
-                )
-                outcome = "ok" if done.returncode == 0 else f"FAILED with exit status {done.returncode}"
+                status = process.wait(limit)
+                outcome = "ok" if status == 0 else f"FAILED with exit status {status}"
             except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with the compilers or workers that it started
+                process.wait()
                 outcome = f"FAILED: not done after {limit:.0f} s"
         print("\n".join(log.read_text(errors="replace").splitlines()[-tail:]))
         self.outcomes[part] = f"{outcome} ({time.monotonic() - begin:.0f} s; {log.relative_to(ROOT)})"
@@ -68,6 +81,9 @@ class Runner:
 
     def skip(self, part: str, reason: str, failed: bool) -> None:
         self.outcomes[part] = f"{'FAILED' if failed else 'did not run'}: {reason}"
+
+    def failed(self) -> bool:
+        return any(outcome.startswith("FAILED") for outcome in self.outcomes.values())
 
 
 def build(runner: Runner, capabilities: Sequence[str]) -> None:
@@ -100,7 +116,23 @@ def sanitize(runner: Runner) -> None:
                 runner.skip(part, "compute-sanitizer does not support this device", failed=False)
 
 
+def write(runner: Runner, machine: dict[str, object], begin: float) -> None:
+    """What became of every part, added to what the benchmarks wrote in this run, if they did."""
+    folder = results_of(machine["devices"][0])
+    record, page = folder / "gpu.json", folder / "README.md"
+    folder.mkdir(parents=True, exist_ok=True)
+    measured = record.exists() and page.exists() and page.stat().st_mtime >= begin
+    content = json.loads(record.read_text()) if measured else {"cases": [], "failures": ["nothing was measured"]}
+    text = page.read_text() if measured else f"# {machine['devices'][0]}\n\nNothing was measured.\n"
+    content |= {"run": machine, "parts": runner.outcomes, "seconds": round(time.monotonic() - runner.start)}
+    record.write_text(json.dumps(content, indent=1) + "\n")
+    parts = "\n".join(f"| {part} | {outcome} |" for part, outcome in runner.outcomes.items())
+    page.write_text(f"{text}\n| part of `make gpu` | outcome |\n|---|---|\n{parts}\n")
+    print(f"written to {folder.relative_to(ROOT)}")
+
+
 def main() -> int:
+    begin = time.time()
     LOGS.mkdir(parents=True, exist_ok=True)
     found = subprocess.run([sys.executable, "-c", DEVICES], capture_output=True, text=True)
     if found.returncode != 0:
@@ -116,14 +148,15 @@ def main() -> int:
         print(f"Not installed here: {', '.join(absent)}")
     runner = Runner()
     build(runner, machine["capabilities"])
-    subprocess.run([sys.executable, "-m", "wgan_kernels.info"], cwd=ROOT, env=runner.environment)
+    runner.run("info", [sys.executable, "-m", "wgan_kernels.info"])
     test(runner)
     runner.run("benchmarks", [sys.executable, "-m", "benchmarks.gpu"], tail=60)
     sanitize(runner)
     print(f"\n== make gpu, {time.monotonic() - runner.start:.0f} s")
     for part, outcome in runner.outcomes.items():
         print(f"{part:<11} {outcome}")
-    return 1 if any(outcome.startswith("FAILED") for outcome in runner.outcomes.values()) else 0
+    write(runner, machine, begin)
+    return 1 if runner.failed() else 0
 
 
 if __name__ == "__main__":

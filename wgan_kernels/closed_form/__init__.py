@@ -12,12 +12,21 @@ import torch
 from torch import Tensor
 
 from .attach import attach_gradients
+from .fully_connected import fully_connected_layers, fully_connected_penalty
 from .recorder import NotCovered, Recorder
 from .rules import register_rule
 from .steps import Changed, Step, Tangent
 from .sweeps import Pass
 
-__all__ = ["NotCovered", "Step", "Tangent", "closed_form_penalty", "register_rule"]
+__all__ = [
+    "NotCovered",
+    "Step",
+    "Tangent",
+    "closed_form_penalty",
+    "fully_connected_layers",
+    "fully_connected_penalty",
+    "register_rule",
+]
 
 
 def closed_form_penalty(

@@ -23,6 +23,10 @@ _SCHEMAS = [
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
     # real, fake: [B, D...]; mix: [B] -> [B, D...]
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
+    # x: [B, D]; weights: [out, in] of each layer; biases: [out], or empty for none -> value: []; norms: [B] float64;
+    # scores: [B, K]; grad_weights: [out, in] of each layer, or no tensors
+    f"mlp_penalty(Tensor x, Tensor[] weights, Tensor[] biases, float[] slopes, {_PENALTY}, bool needs_grads) "
+    "-> (Tensor value, Tensor norms, Tensor scores, Tensor[] grad_weights)",
     # grad: [B, D...] -> value: [] or [B]; norms: [B] float64
     f"norm_penalty(Tensor grad, {_PENALTY}) -> (Tensor value, Tensor norms)",
     # The same, and grad_x for a grad_value of 1.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,8 +37,13 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Ten
     return grad_real, grad_fake, ((real - fake) * wide).unsqueeze(-1).flatten(1).sum(1)
 
 
-torch.library.register_fake("wgan_kernels::interpolate", _fake, lib=_schemas.LIBRARY)
-_interpolate = differentiable("interpolate", _setup_context, _backward)
+def register(back_end: str = "") -> Callable[..., Any]:
+    """Gives the operator of a back end ('' or '_triton') its fake kernel and derivative; returns how to call it."""
+    torch.library.register_fake(f"wgan_kernels::interpolate{back_end}", _fake, lib=_schemas.LIBRARY)
+    return differentiable(f"interpolate{back_end}", _setup_context, _backward)
+
+
+_interpolate = register()
 
 
 def interpolate(
@@ -69,13 +75,17 @@ def interpolate(
     if real.dtype != fake.dtype:
         dtype = torch.promote_types(real.dtype, fake.dtype)
         real, fake = real.to(dtype), fake.to(dtype)
-    mix = _mixing_numbers(real, mix, generator)
-    if _backend.is_native(real):
+    mix = mixing_numbers(real, mix, generator)
+    if _backend.is_native(real, "interpolate"):
         return _interpolate(real, fake, mix)
+    if _backend.is_triton(real):
+        from . import _triton_operators
+
+        return _triton_operators.interpolate(real, fake, mix)
     return reference.interpolate(real, fake, mix)
 
 
-def _mixing_numbers(real: Tensor, mix: Tensor | None, generator: torch.Generator | None) -> Tensor:
+def mixing_numbers(real: Tensor, mix: Tensor | None, generator: torch.Generator | None) -> Tensor:
     """The mixing numbers as (B,) in the dtype that samples are mixed in."""
     if mix is None:
         return reference.draw_mix(real, generator)

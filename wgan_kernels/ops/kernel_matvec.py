@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,8 @@ from .. import _backend
 from ..reference import kernel_matvec as reference
 from . import _schemas
 from ._autograd import differentiable
-from .kernel_sums import _WORK_PER_CALL, _allows_tf32, _as_tensors
+from ._mixtures import allows_tf32, as_tensors
+from .kernel_sums import _WORK_PER_CALL
 
 # Which of k, dk/ds, d2k/ds2, dk/dt, d2k/dsdt, d2k/dt2 a product is with (KernelTerm in csrc/core/kernel_matvec.h), and
 # what each becomes when it is differentiated by s, the squared distance, and by t, the kernel's parameter.
@@ -50,7 +51,7 @@ def _grad_points(points: Tensor, others: Tensor, by_points: Tensor, by_others: T
     return 2 * (points * along - (by_points[..., None] * moments).sum(-2))
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, matvec: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y, v, weights, params = ctx.saved_tensors
     kinds, allow_tf32, term, begin, end, diagonal = ctx.settings
     needs_x, needs_y, needs_v, needs_weights, needs_params = ctx.needs_input_grad[:5]
@@ -59,7 +60,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad = pad(grad, (0, 0, begin, rows - (rows if end < 0 else end)))
 
     def product(a: Tensor, b: Tensor, columns: Tensor, kind: int, each: Tensor = weights) -> Tensor:
-        return _kernel_matvec(a, b, columns, each, params, kinds, allow_tf32, kind, 0, -1, diagonal)
+        return matvec(a, b, columns, each, params, kinds, allow_tf32, kind, 0, -1, diagonal)
 
     grads: list[Tensor | None] = [None] * 5
     if needs_x:
@@ -97,8 +98,19 @@ def _by_ranges(*args: Any) -> Tensor:
     return torch.cat([_operator(*args[:-3], *rows, diagonal) for rows in zip(cuts, cuts[1:])], -2)
 
 
-torch.library.register_fake("wgan_kernels::kernel_matvec", _fake, lib=_schemas.LIBRARY)
-_kernel_matvec = differentiable("kernel_matvec", _setup_context, _backward, _by_ranges)
+def register(back_end: str = "", run: Any = None) -> Callable[..., Any]:
+    """Gives the operator of a back end ('' or '_triton') its fake kernel and derivative, which stays on that back end;
+    returns how to call it. run: what an eager caller runs in place of the operator itself."""
+
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, matvec, grad)
+
+    torch.library.register_fake(f"wgan_kernels::kernel_matvec{back_end}", _fake, lib=_schemas.LIBRARY)
+    matvec = differentiable(f"kernel_matvec{back_end}", _setup_context, backward, run)
+    return matvec
+
+
+_kernel_matvec = register(run=_by_ranges)
 
 
 def kernel_matvec(
@@ -130,9 +142,15 @@ def kernel_matvec(
     Differentiable twice by x, y, v, weights and params. Sums run in float64 in a fixed order: the same input gives the
     same bits for any number of threads.
     """
-    codes, params, ones = _as_tensors(kinds, params, (1.0,), x.device)
+    codes, params, ones = as_tensors(kinds, params, (1.0,), x.device)
     weights = ones[0] if weights is None else weights.to(x.device)
     v = v.to(torch.promote_types(x.dtype, torch.float32))
-    if not _backend.is_native(x):
+    if _backend.is_native(x, "kernel_matvec"):
+        run = _kernel_matvec
+    elif _backend.is_triton(x):
+        from . import _triton_operators
+
+        run = _triton_operators.kernel_matvec
+    else:
         return reference.kernel_matvec(x, y, v, weights, params, kinds, begin, end, diagonal)
-    return _kernel_matvec(x, y, v, weights, params, codes, _allows_tf32(x), _K, begin, end, diagonal)
+    return run(x, y, v, weights, params, codes, allows_tf32(x), _K, begin, end, diagonal)

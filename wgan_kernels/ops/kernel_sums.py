@@ -13,9 +13,8 @@ from .. import _backend
 from ..reference import kernel_sums as reference
 from . import _schemas
 from ._autograd import differentiable, eager_function, third_derivative
+from ._mixtures import allows_tf32, as_tensors, keep_for_graphs
 
-# As KernelKind in csrc/core/kernel_pairs.h.
-_KIND_CODES = {"rbf": 0, "inverse_multiquadric": 1}
 _X, _Y, _PARAMS = 1, 2, 4
 # Pairs times features (and a little for the kernel function) in one call of an operator: some tenths of a second on
 # one core, between which Python can hear an interrupt.
@@ -82,7 +81,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.save_for_backward(x, y, weights, params, sums if weights.requires_grad else None, *grads)
 
 
-def _backward(ctx: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _backward(
+    ctx: Any, sums_backward: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_: Any
+) -> tuple[Tensor | None, ...]:
     if grad_value is None and grad_sums is None:
         return (None,) * 10
     x, y, weights, params, sums, *grads = ctx.saved_tensors
@@ -96,7 +97,7 @@ def _backward(ctx: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_:
         total = grad_sums if grad_value is None else weights * grad_value[..., None, None].double()
         if grad_value is not None and grad_sums is not None:
             total = total + grad_sums
-        results = _only_needed(_kernel_sums_backward(total, x, y, params, *ctx.settings[:-1], needs), needs)
+        results = _only_needed(sums_backward(total, x, y, params, *ctx.settings[:-1], needs), needs)
     grad_weights = None
     if needs_weights and grad_value is not None:
         grad_weights = (grad_value[..., None, None].double() * sums).sum_to_size(weights.shape)
@@ -110,7 +111,7 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
     ctx.save_for_backward(grad_sums, x, y, params)
 
 
-def _double_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Tensor | None, ...]:
+def _double_backward(ctx: Any, sums_double_backward: Any, *grad_grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all([grad is None for grad in grad_grads]):
         return (None,) * 10
     grad_sums, x, y, params = ctx.saved_tensors
@@ -118,7 +119,7 @@ def _double_backward(ctx: Any, *grad_grads: Tensor | None) -> tuple[Tensor | Non
     needs = _needs(needs_x, needs_y, needs_params)
     # What was not asked for came out empty, and so is its gradient.
     along = [None if grad is None or grad.shape != of.shape else grad for grad, of in zip(grad_grads, (x, y, params))]
-    grad_grad_sums, *grads = _kernel_sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
+    grad_grad_sums, *grads = sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
     return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), *[None] * 6
 
 
@@ -166,61 +167,33 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
     return run
 
 
-_operators = torch.ops.wgan_kernels
-for _name, _kernel in {
-    "kernel_sums": _fake,
-    "kernel_sums_backward": _fake_backward,
-    "kernel_sums_double_backward": _fake_double_backward,
-}.items():
-    torch.library.register_fake(f"wgan_kernels::{_name}", _kernel, lib=_schemas.LIBRARY)
+def register(back_end: str = "", by_ranges: Any = None) -> tuple[Callable[..., Any], ...]:
+    """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
+    end; returns what calls the first, what runs it outside of graphs, and what calls the second.
 
-_run = _by_ranges(_operators.kernel_sums.default, 0, 4)
-_kernel_sums = differentiable("kernel_sums", _setup_context, _backward, _run)
-_kernel_sums_backward = differentiable(
-    "kernel_sums_backward",
-    _setup_backward_context,
-    _double_backward,
-    _by_ranges(_operators.kernel_sums_backward.default, 1, 4),
-)
-_kernel_sums_double_backward = differentiable(
-    "kernel_sums_double_backward",
-    lambda ctx, inputs, output: None,
-    third_derivative("kernel_sums"),
-    _by_ranges(_operators.kernel_sums_double_backward.default, 4, 7),
-)
+    by_ranges: (operator, x_at, tensors) -> what an eager caller runs in place of the operator itself.
+    """
+    names = [f"{name}{back_end}" for name in ("kernel_sums", "kernel_sums_backward", "kernel_sums_double_backward")]
+    for name, kernel in zip(names, (_fake, _fake_backward, _fake_double_backward)):
+        torch.library.register_fake(f"wgan_kernels::{name}", kernel, lib=_schemas.LIBRARY)
+    runs = [getattr(torch.ops.wgan_kernels, name).default for name in names]
+    if by_ranges is not None:
+        runs = [by_ranges(run, x_at, tensors) for run, x_at, tensors in zip(runs, (0, 1, 4), (4, 4, 7))]
 
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        return _backward(ctx, sums_backward, *grads)
 
-def _as_tensors(
-    kinds: Sequence[str], params: Any, weights: Any, device: torch.device
-) -> tuple[list[int], Tensor, Tensor]:
-    """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C), all on the device."""
-    if not isinstance(params, Tensor):
-        params = _constant(tuple((param,) for param in params), device)
-    if not isinstance(weights, Tensor):
-        weights = _constant(tuple((weight,) * len(kinds) for weight in weights), device)
-    return [_KIND_CODES[kind] for kind in kinds], params.to(device), weights.to(device)
+    def double_backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        return _double_backward(ctx, sums_double_backward, *grads)
+
+    sums_double_backward = differentiable(
+        names[2], lambda ctx, inputs, output: None, third_derivative("kernel_sums"), runs[2]
+    )
+    sums_backward = differentiable(names[1], _setup_backward_context, double_backward, runs[1])
+    return differentiable(names[0], _setup_context, backward, runs[0]), runs[0], sums_backward
 
 
-def _constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    # A copy to another device waits for that device, and cannot be captured into a graph.
-    if device.type == "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
-        return torch.tensor(rows, dtype=torch.float64, device=device)
-    return _cached_constant(rows, device)
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(rows, dtype=torch.float64, device=device)
-
-
-def _allows_tf32(x: Tensor) -> bool:
-    """Whether torch may multiply matrices of this tensor's float32 numbers in TF32."""
-    if not x.is_cuda or x.dtype != torch.float32:
-        return False
-    if torch.compiler.is_compiling():  # the older name is the one that it knows how to guard
-        return torch.backends.cuda.matmul.allow_tf32
-    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+_kernel_sums, _run, _kernel_sums_backward = register(by_ranges=_by_ranges)
 
 
 def kernel_sums(
@@ -256,11 +229,17 @@ def kernel_sums(
     points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed
     order: the same input gives the same bits for any number of threads.
     """
-    codes, params, weights = _as_tensors(kinds, params, weights, x.device)
-    if not _backend.is_native(x):
+    codes, params, weights = as_tensors(kinds, params, weights, x.device)
+    if _backend.is_native(x, "kernel_sums"):
+        run = _kernel_sums
+    elif _backend.is_triton(x):
+        from . import _triton_operators
+
+        run = _triton_operators.kernel_sums
+    else:
         return reference.kernel_sums(x, y, weights, params, kinds, begin, end, diagonal)
     needs = _needs(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
-    return _kernel_sums(x, y, weights, params, codes, _allows_tf32(x), begin, end, diagonal, needs)[:2]
+    return run(x, y, weights, params, codes, allows_tf32(x), begin, end, diagonal, needs)[:2]
 
 
 # ---- the value alone, for fixed numbers: the same formulas by the shortest way, for sizes at which Python is the cost
@@ -272,7 +251,7 @@ def _cached_constants(
 ) -> tuple[Any, ...]:
     """What the operator takes after x and y."""
     with torch.inference_mode(False):
-        codes, params, weights = _as_tensors(kinds, params, weights, device)
+        codes, params, weights = as_tensors(kinds, params, weights, device)
     return weights, params, codes, allow_tf32, 0, -1, diagonal, needs
 
 
@@ -320,9 +299,10 @@ def weighted_kernel_sum(
         or type(weights) is not tuple
         or torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
-        or not _backend.is_native(x)
+        or not _backend.is_native(x, "kernel_sums")
     ):
         return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
     needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0
-    constants = _cached_constants(kinds, params, weights, x.device, _allows_tf32(x), diagonal, needs)
+    constants = _cached_constants(kinds, params, weights, x.device, allows_tf32(x), diagonal, needs)
+    keep_for_graphs(constants[0], constants[1])
     return _kernel_sums_value(x, y, constants) if needs else _run_value(x, y, constants)[0]

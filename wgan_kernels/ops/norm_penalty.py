@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,12 +44,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     ctx.save_for_backward(grad, output[1])
 
 
-def _backward(ctx: Any, grad_value: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
-    if grad_value is None:
-        return (None,) * 5
-    return _norm_penalty_backward(grad_value, *ctx.saved_tensors, *ctx.settings), None, None, None, None
-
-
 def _setup_with_grad_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     grad, *ctx.settings = inputs
     _, norms, ctx.kept = output
@@ -74,25 +69,37 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -
     ctx.save_for_backward(grad_value, grad, norms)
 
 
-def _double_backward(ctx: Any, grad_grad_x: Tensor) -> tuple[Tensor | None, ...]:
-    grads = _norm_penalty_double_backward(grad_grad_x, *ctx.saved_tensors, *ctx.settings)
-    return *grads, None, None, None, None, None
+def register(back_end: str = "") -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
+    end; returns how to call the first and the second."""
+    for name, kernel in {
+        "norm_penalty": _fake,
+        "norm_penalty_backward": _fake_backward,
+        "norm_penalty_double_backward": _fake_double_backward,
+    }.items():
+        torch.library.register_fake(f"wgan_kernels::{name}{back_end}", kernel, lib=_schemas.LIBRARY)
+
+    def backward(ctx: Any, grad_value: Tensor | None, _: Any) -> tuple[Tensor | None, ...]:
+        if grad_value is None:
+            return (None,) * 5
+        return norm_penalty_backward(grad_value, *ctx.saved_tensors, *ctx.settings), None, None, None, None
+
+    def double_backward(ctx: Any, grad_grad_x: Tensor) -> tuple[Tensor | None, ...]:
+        grads = norm_penalty_double_backward(grad_grad_x, *ctx.saved_tensors, *ctx.settings)
+        return *grads, None, None, None, None, None
+
+    norm_penalty_double_backward = differentiable(
+        f"norm_penalty_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative("norm_penalty")
+    )
+    norm_penalty_backward = differentiable(f"norm_penalty_backward{back_end}", _setup_backward_context, double_backward)
+    return differentiable(f"norm_penalty{back_end}", _setup_context, backward), norm_penalty_backward
 
 
-for _name, _kernel in {
-    "norm_penalty": _fake,
-    "norm_penalty_with_grad": _fake_with_grad,
-    "norm_penalty_backward": _fake_backward,
-    "norm_penalty_double_backward": _fake_double_backward,
-}.items():
-    torch.library.register_fake(f"wgan_kernels::{_name}", _kernel, lib=_schemas.LIBRARY)
+_norm_penalty, _norm_penalty_backward = register()
 
-_norm_penalty = differentiable("norm_penalty", _setup_context, _backward)
+# The CPU's own.
+torch.library.register_fake("wgan_kernels::norm_penalty_with_grad", _fake_with_grad, lib=_schemas.LIBRARY)
 _norm_penalty_with_grad = differentiable("norm_penalty_with_grad", _setup_with_grad_context, _backward_with_grad)
-_norm_penalty_backward = differentiable("norm_penalty_backward", _setup_backward_context, _double_backward)
-_norm_penalty_double_backward = differentiable(
-    "norm_penalty_double_backward", lambda ctx, inputs, output: None, third_derivative("norm_penalty")
-)
 
 
 def norm_penalty(grad: Tensor, *, target: float = 1.0, one_sided: bool = False, reduction: str = "mean") -> Tensor:
@@ -126,8 +133,12 @@ def weighted_norm_penalty(
     """weight * norm_penalty(grad), and the norms, (B,) float64, outside the graph."""
     _checks.batched("grad", grad)
     _checks.penalty(target, one_sided, reduction)
-    if _backend.is_native(grad):
+    if _backend.is_native(grad, "norm_penalty"):
         if reduction != "none" and grad.is_cpu and grad.requires_grad and torch.is_grad_enabled() and not is_traced():
             return _norm_penalty_with_grad(grad, target, one_sided, _REDUCTION_CODES[reduction], weight)[:2]
         return _norm_penalty(grad, target, one_sided, _REDUCTION_CODES[reduction], weight)
+    if _backend.is_triton(grad):
+        from . import _triton_operators
+
+        return _triton_operators.norm_penalty(grad, target, one_sided, _REDUCTION_CODES[reduction], weight)
     return reference.norm_penalty(grad, target, one_sided, reduction, weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 
 import torch
@@ -58,12 +58,12 @@ def clip_weights_(
     low, high = _checks.bounds(low, high)
     params = _collect(params_or_module, exclude)
     if torch.compiler.is_compiling():
-        _clip(params, low, high) if _backend.is_native(params[0]) else reference.clip_weights_(params, low, high)
+        _operator(params[0])(params, low, high)
         return
     try:
         if any(map(_grad_fn, params)):
             _checks.clippable(params)
-        if _backend.is_native(params[0]):
+        if _backend.is_native(params[0], "clip_weights_"):
             _clip(params, low, high)
             torch.autograd.graph.increment_version(params)
             return
@@ -72,7 +72,18 @@ def clip_weights_(
         _checks.clippable(params)
         raise
     _checks.clippable(params)
-    reference.clip_weights_(params, low, high)
+    _operator(params[0])(params, low, high)
+
+
+def _operator(param: Tensor) -> Callable[..., None]:
+    """What clips tensors like this one."""
+    if _backend.is_native(param, "clip_weights_"):
+        return _clip
+    if _backend.is_triton(param):
+        from . import _triton_operators
+
+        return _triton_operators.clip_weights_
+    return reference.clip_weights_
 
 
 def _collect(params_or_module: object, exclude: object) -> list[Tensor]:

@@ -23,17 +23,17 @@ __global__ void two_barriers(double*) {
 
 __global__ void shuffle_in_a_branch(double* out) {
   if (threadIdx.x < 40) {
-    out[0] = __shfl_sync(kAll, 1.0, 0);
+    out[threadIdx.x] = __shfl_sync(kAll, 1.0, 0);
   }
 }
 
 __global__ void shuffle_from_a_lane_not_in_the_mask(double* out) {
   if (threadIdx.x % 32 < 16) {
-    out[0] = __shfl_sync(0xffffu, 1.0, 20);
+    out[threadIdx.x] = __shfl_sync(0xffffu, 1.0, 20);
   }
 }
 
-__global__ void lane_not_in_its_mask(double* out) { out[0] = __shfl_sync(0xffffu, 1.0, 0); }
+__global__ void lane_not_in_its_mask(double* out) { out[threadIdx.x] = __shfl_sync(0xffffu, 1.0, 0); }
 
 __global__ void different_masks(double*) { __syncwarp(threadIdx.x % 2 ? kAll : 0x55555555u | 1u << threadIdx.x % 32); }
 

@@ -37,7 +37,7 @@ struct Warp {
 
 struct SharedArray {
   const void* tag;
-  size_t offset, bytes;
+  size_t offset;
 };
 
 // With everything that no two blocks may share: ThreadSanitizer would see order between them, or races that are none.

@@ -147,7 +147,7 @@ void end(Memory& memory) {
   char token = 0;
   for (Block& block : memory.blocks) {
     for (Thread& thread : block.threads) {
-      retire(thread.fiber, &token);
+      retire(thread.fiber, thread.done, &token);
     }
     allow(block.arena.get(), kArena);
   }

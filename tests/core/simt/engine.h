@@ -42,7 +42,7 @@ void warp_collective(unsigned mask, const char* what, void* mine, void (*togethe
 // A collective that orders what its lanes did before and after it.
 void warp_barrier(unsigned mask, Place place);
 
-// The running block's array of the declaration that owns `tag`, between guards. Every byte is 0xFF before it is written.
+// The running block's array of the declaration that owns `tag`, between guards. Bytes are 0xFF until they are written.
 void* shared_array(const void* tag, size_t bytes);
 void* dynamic_shared();
 

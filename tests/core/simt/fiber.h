@@ -20,8 +20,8 @@ void prepare(Fiber& fiber, char* stack, void (*entry)());
 // Saves the running fiber in `from` and goes on in `to`.
 void switch_fiber(Fiber& from, Fiber& to);
 
-// `fiber` has ended, or is given up; all that it did comes before a release at token.
-void retire(Fiber& fiber, void* token);
+// `fiber` has returned, or is given up; all that it did comes before a release at token.
+void retire(Fiber& fiber, bool has_returned, void* token);
 
 // To be called first on the stack of a fiber that runs for the first time.
 void arrive(Fiber& fiber);
@@ -44,7 +44,7 @@ class Stacks {
   std::vector<char*> stacks_;
 };
 
-// Order between fibers, for ThreadSanitizer: what came before a release at a token comes before what follows an acquire.
+// Order between fibers, for ThreadSanitizer: what comes before a release at a token is before what follows an acquire.
 void release(void* token);
 void acquire(void* token);
 

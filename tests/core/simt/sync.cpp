@@ -1,5 +1,5 @@
-// What kernels call: barriers, collectives, fences, shared memory. Never compiled with a sanitizer: what one fiber reads
-// here of another must not look like a race, nor like order.
+// What kernels call: barriers, collectives, fences, shared memory. Never compiled with a sanitizer: what one fiber
+// reads here of another must not look like a race, nor like order.
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
@@ -181,8 +181,8 @@ void* shared_array(const void* tag, size_t bytes) {
   if (block.array_count == kArrays || block.static_bytes > kStaticShared || memory == nullptr) {
     fail("%zu bytes in %d static shared arrays: too much", block.static_bytes, block.array_count + 1);
   }
-  block.arrays[block.array_count++] = {tag, static_cast<size_t>(static_cast<unsigned char*>(memory) - block.arena.get()),
-                                       bytes};
+  const auto offset = static_cast<size_t>(static_cast<unsigned char*>(memory) - block.arena.get());
+  block.arrays[block.array_count++] = {tag, offset};
   return memory;
 }
 

@@ -29,20 +29,21 @@ class WGANGP:
 
     def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> CriticTerms:
         """Lines 6 and 7: D(x~) - D(x) + lambda (||grad D(x^)||_2 - 1)^2, in the mean over the batch."""
-        wasserstein = critic(real).mean() - critic(fake).mean()
-        penalty, norms = self.gradient_penalty(critic, real, fake, mix)
-        return CriticTerms(penalty - wasserstein, wasserstein, penalty, norms)
+        settings = {"weight": self.penalty_weight, "mix": mix, "return_terms": True}
+        return CriticTerms(*wk.wasserstein_critic_loss(critic, real, fake, **settings))
 
     def generator_loss(self, critic: nn.Module, fake: Tensor) -> Tensor:
         """Line 12: -D(G(z)), in the mean over the batch."""
         return -critic(fake).mean()
 
-    def gradient_penalty(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
-        return wk.gradient_penalty(critic, real, fake, weight=self.penalty_weight, mix=mix, return_norms=True)
-
 
 class PlainWGANGP(WGANGP):
-    """The same with the penalty as one writes it without this library, which is checked and timed against it."""
+    """The same as one writes it without this library, which is checked and timed against it."""
+
+    def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> CriticTerms:
+        wasserstein = critic(real).mean() - critic(fake).mean()
+        penalty, norms = self.gradient_penalty(critic, real, fake, mix)
+        return CriticTerms(penalty - wasserstein, wasserstein, penalty, norms)
 
     def gradient_penalty(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor) -> tuple[Tensor, Tensor]:
         eps = mix.unsqueeze(1)

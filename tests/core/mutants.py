@@ -1,0 +1,159 @@
+"""Mistakes in the CUDA kernels that the tests of tests/core/test_simt_*.py have to notice: see test_simt_mutants.py."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    """What one mistake changes, and the test that fails with it.
+
+    `text` stands once in the file; in `changed`, MUTANT is true where this mistake is asked for. `builds` are those
+    that notice: "" without a sanitizer, "address", "thread".
+    """
+
+    operator: str
+    kind: str  # barrier, mask, tail, shuffle, coefficient, order
+    file: str
+    text: str
+    changed: str
+    test: str  # pytest -k, in test_simt_<operator>.py
+    builds: tuple[str, ...] = ("",)
+
+
+BARRIER = "__syncthreads();"
+NO_BARRIER = "if (!MUTANT) __syncthreads();"
+NUMBERS_AND_RACES = ("", "thread")
+EVERY_SUM = "test_sums_gradients_and_tangents and float32"
+EVERY_PRODUCT = "test_products and float32"
+
+# fmt: off
+WEIGHT_CLIP = {
+    "clip_past_the_end": Mutant(
+        "weight_clip", "tail", "weight_clip_cuda.cu", "j < min(i + V, end)", "j < min(i + V, end + MUTANT)",
+        "test_lengths and float32",
+    ),
+    "clip_before_the_begin": Mutant(
+        "weight_clip", "mask", "weight_clip_cuda.cu", "if (i >= begin && i + V <= end) {\n      Pack",
+        "if ((i >= begin || MUTANT) && i + V <= end) {\n      Pack", "test_lengths and float32",
+    ),
+    "clip_the_neighbour": Mutant(
+        "weight_clip", "order", "weight_clip_cuda.cu", "entry[middle].first_block <= blockIdx.x",
+        "entry[middle].first_block + MUTANT <= blockIdx.x", "test_a_critic_in_one_launch",
+    ),
+}
+
+INTERPOLATE = {
+    "factors_without_barrier": Mutant(
+        "interpolate", "barrier", "combine.cuh", BARRIER, NO_BARRIER, "test_many_rows and float32",
+        NUMBERS_AND_RACES,
+    ),
+    "store_past_the_end": Mutant(
+        "interpolate", "tail", "combine.cuh", "begin, min(first + V, tile.end)",
+        "begin, min(first + V, tile.end + MUTANT)", "test_small_sizes and float32", ("", "address"),
+    ),
+    "load_past_the_end": Mutant(
+        "interpolate", "tail", "combine.cuh", "if (V > 1 && i >= tile.begin && i + V <= tile.end) {",
+        "if (V > 1 && i >= tile.begin && (i + V <= tile.end || MUTANT)) {", "test_small_sizes and float32",
+        ("address",),
+    ),
+    "pack_over_two_rows": Mutant(
+        "interpolate", "mask", "combine.cuh", "!whole || i + V > tile.row_end(row) ||",
+        "!whole || (i + V > tile.row_end(row) && !MUTANT) ||", "test_small_sizes and float32",
+    ),
+    "other_factor": Mutant(
+        "interpolate", "coefficient", "interpolate_cuda.cu", "1.0 - mix[row]",
+        "1.0 - mix[row] * (MUTANT ? 1 + 1e-6 : 1)", "test_small_sizes and float32",
+    ),
+}
+
+NORM_PENALTY = {
+    "block_sum_without_barrier": Mutant(
+        "norm_penalty", "barrier", "reduce.cuh", BARRIER, NO_BARRIER, "test_every_pass and float32",
+        NUMBERS_AND_RACES,
+    ),
+    "one_shuffle_less": Mutant(
+        "norm_penalty", "shuffle", "reduce.cuh", "int step = 16;", "int step = MUTANT ? 8 : 16;",
+        "test_every_pass and float32",
+    ),
+    "shuffle_without_the_last_lane": Mutant(
+        "norm_penalty", "mask", "reduce.cuh", "constexpr unsigned kAllLanes = 0xffffffffu;",
+        "inline const unsigned kAllLanes = MUTANT ? 0x7fffffffu : 0xffffffffu;", "test_every_pass and float32",
+    ),
+    "sum_past_the_end": Mutant(
+        "norm_penalty", "tail", "row_sums.cuh", "j + e < n ? p[j + e]", "j + e < n + MUTANT ? p[j + e]",
+        "test_every_pass and float32", ("", "address"),
+    ),
+    "second_scale": Mutant(
+        "norm_penalty", "coefficient", "norm_penalty_cuda.cu", "scale * second_scale(",
+        "(MUTANT ? 1 + 1e-4 : 1) * scale * second_scale(", "test_every_pass and float32",
+    ),
+}
+
+KERNEL_SUMS = {
+    "tile_loaded_too_soon": Mutant(
+        "kernel_sums", "barrier", "kernel_sums_sweep.cuh", "__syncthreads();  // nobody reads",
+        "if (!MUTANT) __syncthreads();  // nobody reads", EVERY_SUM, NUMBERS_AND_RACES,
+    ),
+    "shares_without_barrier": Mutant(
+        "kernel_sums", "barrier", "kernel_sums_sweep.cuh", "const int C = a.mixture.C;\n  __syncthreads();",
+        "const int C = a.mixture.C;\n  if (!MUTANT) __syncthreads();", EVERY_SUM, NUMBERS_AND_RACES,
+    ),
+    "means_without_barrier": Mutant(
+        "kernel_sums", "barrier", "pair_points_cuda.cu", BARRIER, NO_BARRIER, EVERY_SUM, NUMBERS_AND_RACES,
+    ),
+    "value_without_barrier": Mutant(
+        "kernel_sums", "barrier", "kernel_sums_cuda.cu", BARRIER, NO_BARRIER,
+        "test_value_is_the_weighted_sum and float32", ("thread",),
+    ),
+    "gradient_past_the_end": Mutant(
+        "kernel_sums", "tail", "pair_blocks.cuh", "if (row < count && column < width) {\n        double* sum",
+        "if (row < count + MUTANT && column < width) {\n        double* sum", EVERY_SUM,
+    ),
+    "points_past_the_end": Mutant(
+        "kernel_sums", "tail", "pair_blocks.cuh", "row < count ? *reinterpret_cast<const float4*>(from)",
+        "row < count || MUTANT ? *reinterpret_cast<const float4*>(from)", EVERY_SUM, ("address",),
+    ),
+    "columns_past_the_end": Mutant(
+        "kernel_sums", "mask", "pair_blocks.cuh", "c < columns &&", "c < columns + MUTANT &&", EVERY_SUM,
+    ),
+    "one_shuffle_less_of_a_row": Mutant(
+        "kernel_sums", "shuffle", "pair_blocks.cuh", "return v + __shfl_xor_sync(0xffffffffu, v, 2);",
+        "return MUTANT ? 2 * v : v + __shfl_xor_sync(0xffffffffu, v, 2);", EVERY_SUM,
+    ),
+    "pairs_counted_once": Mutant(
+        "kernel_sums", "coefficient", "kernel_sums_sweep.cuh", "(twice ? 2.0 : 1.0)",
+        "(twice && !MUTANT ? 2.0 : 1.0)", EVERY_SUM,
+    ),
+    "rest_left_out": Mutant(
+        "kernel_sums", "coefficient", "mma.cuh", "mma(part, a.rest, b.leading);",
+        "if (!MUTANT) mma(part, a.rest, b.leading);", EVERY_SUM,
+    ),
+}
+
+KERNEL_MATVEC = {
+    "points_loaded_too_soon": Mutant(
+        "kernel_matvec", "barrier", "kernel_matvec_cuda.cu",
+        "__syncthreads();  // nobody reads", "if (!MUTANT) __syncthreads();  // nobody reads",
+        EVERY_PRODUCT, NUMBERS_AND_RACES,
+    ),
+    "columns_loaded_too_soon": Mutant(
+        "kernel_matvec", "barrier", "kernel_matvec_cuda.cu",
+        "__syncthreads();\n    load_columns", "if (!MUTANT) __syncthreads();\n    load_columns",
+        EVERY_PRODUCT, NUMBERS_AND_RACES,
+    ),
+    "points_with_themselves": Mutant(
+        "kernel_matvec", "mask", "pair_blocks.cuh", "c != r + self", "(c != r + self || MUTANT)", EVERY_PRODUCT,
+    ),
+    "product_past_the_end": Mutant(
+        "kernel_matvec", "tail", "kernel_matvec_cuda.cu", "row < count && unit.p", "(row < count || MUTANT) && unit.p",
+        EVERY_PRODUCT, ("address",),
+    ),
+    "weights_of_the_kernels": Mutant(
+        "kernel_matvec", "coefficient", "kernel_matvec_cuda.cu",
+        "static_cast<T>(a.weights[c])", "static_cast<T>(a.weights[MUTANT ? 0 : c])", EVERY_PRODUCT,
+    ),
+}
+# fmt: on
+
+MUTANTS = {**WEIGHT_CLIP, **INTERPOLATE, **NORM_PENALTY, **KERNEL_SUMS, **KERNEL_MATVEC}

@@ -1,0 +1,94 @@
+"""The Triton kernel of kernel_matvec: the CPU kernel's tests where they are short, and their cases where not."""
+
+from __future__ import annotations
+
+import pytest
+import test_kernel_matvec as native_tests
+import torch
+from cases import DTYPES, assert_same_bits, leaf, samples
+from test_kernel_matvec import (  # noqa: F401 - tests that run as they are
+    KINDS,
+    PARAMS,
+    WEIGHTS,
+    double_inputs,
+    test_far_from_the_origin,
+    test_nan_and_infinity_propagate,
+    test_no_points,
+    test_third_derivative_raises,
+)
+from tolerances import FAR_APART, assert_same_by_another_route
+
+from wgan_kernels import use_backend
+from wgan_kernels._triton import kernel_matvec as module
+from wgan_kernels._triton._tiles import BLOCK, FEATURES
+from wgan_kernels.ops.kernel_matvec import kernel_matvec
+
+COLUMNS = module.MOST_COLUMNS
+# N, M, D, P
+SIZES = [(1, 1, 1, 1), (BLOCK + 1, BLOCK - 1, 3, 2), (3, BLOCK + 1, FEATURES + 1, 1), (BLOCK, 2, FEATURES, COLUMNS + 1)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_product_and_gradients_are_as_good_as_torch(
+    backend: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_tests, "SIZES", SIZES)
+    native_tests.test_product_and_gradients_are_as_good_as_torch(backend, dtype)
+
+
+@pytest.mark.parametrize(("problems", "rows", "diagonal"), [((2,), (1, 3), False), ((), (0, -1), True)])
+def test_derivatives_equal_those_of_the_reference(
+    backend: str, problems: tuple[int, ...], rows: tuple[int, int], diagonal: bool
+) -> None:
+    results = []
+    for name in (backend, "reference"):
+        x, y, v, weights, params = inputs = double_inputs(problems)
+        with use_backend(name):
+            out = kernel_matvec(x, y, v, KINDS, params, weights, diagonal=diagonal, begin=rows[0], end=rows[1])
+            first = torch.autograd.grad((out * out.detach().cos()).sum(), inputs, create_graph=True)
+            along = [samples(g.shape, g.dtype, seed=k) for k, g in enumerate(first)]
+            second = torch.autograd.grad(sum([(g * u).sum() for g, u in zip(first, along)]), inputs)
+        results.append([t.detach() for t in (out, *first, *second)])
+    for ours, theirs in zip(*results, strict=True):
+        assert_same_by_another_route(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_term_of_ranges_and_batches_equals_the_native_one(backend: str, dtype: torch.dtype) -> None:
+    x, y, v = (samples((2, n, d), dtype, seed=n) for n, d in ((BLOCK + 2, 2), (BLOCK + 1, 2), (BLOCK + 1, 2)))
+    operators = torch.ops.wgan_kernels
+    for term in range(6):
+        settings = ([0, 1], False, term, 1, (BLOCK, BLOCK + 2)[term % 2], term % 3 == 0)
+        ours = operators.kernel_matvec_triton(x, y, v, WEIGHTS, PARAMS, *settings)
+        theirs = operators.kernel_matvec(x.double(), y.double(), v.double(), WEIGHTS, PARAMS, *settings)
+        assert_same_by_another_route(ours, theirs.to(dtype), f"term {term}")
+
+
+def test_shares_of_the_points_add_up_and_bits_are_the_same_twice(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, v = (samples((n, 2), torch.float32, seed=n) for n in (5, 2 * BLOCK + 1, 2 * BLOCK + 1))
+    results = []
+    for programs in (1, 3, 3):
+        monkeypatch.setattr(module, "PROGRAMS", programs)
+        results.append(kernel_matvec(x, y, v, KINDS, PARAMS, WEIGHTS))
+    assert_same_by_another_route(results[1], results[0])
+    assert_same_bits(results[1], results[2])
+
+
+def test_tight_clusters_far_apart(backend: str) -> None:
+    x = 0.01 * samples((20, 2), torch.float32, seed=1)
+    x[10:] += 1000.0
+    y, v = x + 0.01 * samples((20, 2), torch.float32, seed=2), samples((20, 2), torch.float32)
+    params = torch.tensor([[0.02], [0.001]]).double()
+    ours = kernel_matvec(x, y, v, KINDS, params)
+    with use_backend("reference"):
+        exact = kernel_matvec(x.double(), y.double(), v.double(), KINDS, params)
+    assert (ours.double() - exact).abs().max() <= FAR_APART * exact.abs().max()
+
+
+def test_opcheck(backend: str) -> None:
+    x, y = samples((2, 3, 2), torch.bfloat16, "columns"), samples((2, 2, 2), torch.bfloat16)
+    arguments = (leaf(x), leaf(y), leaf(samples((2, 2, 2), torch.float32)), leaf(WEIGHTS), leaf(PARAMS))
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+    operator = torch.ops.wgan_kernels.kernel_matvec_triton.default
+    results = torch.library.opcheck(operator, (*arguments, [0, 1], False, 0, 1, 3, False), test_utils=tests)
+    assert set(results.values()) == {"SUCCESS"} and len(results) == 3

@@ -1,0 +1,29 @@
+"""gradient_penalty where people train: every route in every setting, and what the README says of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_features import FEATURES, REFUSALS, REFUSED, ROUTES
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+IN_PROCESSES = ("DistributedDataParallel", "FSDP2 around the step")
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_feature(name: str, route: str) -> None:
+    if name in IN_PROCESSES and route in ("functional", "closed_form"):
+        pytest.skip("five seconds each: 'auto' and 'double_backward' are run here, all by training_features.py")
+    if (name, route) in REFUSED:
+        with pytest.raises(REFUSALS, match=r"route|closed form|torch\.func"):
+            FEATURES[name](route)
+    else:
+        FEATURES[name](route)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_the_readme_says_the_same(name: str) -> None:
+    cells = ["refused" if (name, route) in REFUSED else "yes" for route in ROUTES]
+    assert f"| {name} | {' | '.join(cells)} |" in README

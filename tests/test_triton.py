@@ -1,0 +1,101 @@
+"""The Triton kernels without a GPU: run by Triton's interpreter, seen by the tracer, and named as the native ones."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytestmark = pytest.mark.usefixtures("triton")
+TESTS = Path(__file__).parent
+CPU_ONLY = {"norm_penalty_with_grad", "mlp_penalty"}
+
+
+def test_every_kernel_on_the_interpreter() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS / "interpreted")]
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert re.search(r"\d\d+ passed", done.stdout) and " skipped" not in done.stdout
+
+
+def test_kernels_are_compiled_to_what_the_table_says() -> None:
+    """For sm_90; `make wheel` compiles them for every architecture."""
+    command = [sys.executable, str(TESTS / "triton_resources.py"), "--check", "sm_90"]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, timeout=1800)
+    again = "if this is meant: python tests/triton_resources.py --write\n"
+    assert done.returncode == 0, again + done.stdout[-3000:] + done.stderr[-5000:]
+    assert re.match(r"\d\d+ kernels for sm_\d+", done.stdout)
+
+
+def arguments(schema: Any) -> list[tuple[str, str]]:
+    """Names and types; a list may be of symbolic integers, and what it aliases has a name of its own."""
+    return [(each.name, re.sub(r"SymInt", "int", str(each.type))) for each in schema.arguments]
+
+
+def triton_operators() -> dict[str, Any]:
+    from wgan_kernels.ops import _triton_operators  # noqa: F401 - registers them
+
+    names = {name for name in torch._C._dispatch_get_all_op_names() if re.fullmatch(r"wgan_kernels::\w+_triton", name)}
+    return {name.partition("::")[2]: getattr(torch.ops.wgan_kernels, name.partition("::")[2]).default for name in names}
+
+
+def test_every_operator_has_one_on_triton_with_the_same_schema() -> None:
+    from wgan_kernels.ops import _schemas
+
+    names = [re.match(r"\w+", schema)[0] for schema in _schemas._SCHEMAS if "Tensor" in schema]
+    names = [name for name in names if name not in CPU_ONLY]
+    ours = triton_operators()
+    assert set(ours) == {f"{name}_triton" for name in names}
+    for name in names:
+        schema, native = ours[f"{name}_triton"]._schema, getattr(torch.ops.wgan_kernels, name).default._schema
+        assert arguments(schema) == arguments(native), name
+        assert [str(each.type) for each in schema.returns] == [str(each.type) for each in native.returns], name
+        assert schema.is_mutable == native.is_mutable, name
+
+
+def traced(function: Any, *inputs: Tensor) -> str:
+    """The code of the graph that Inductor would be given."""
+    from torch._functorch.aot_autograd import aot_function, make_boxed_compiler
+
+    seen = []
+
+    def compiler(graph: torch.fx.GraphModule, _: Any) -> Any:
+        seen.append(graph.code)
+        raise StopIteration  # nothing here can run it
+
+    with pytest.raises(StopIteration):
+        aot_function(function, make_boxed_compiler(compiler))(*inputs)
+    return seen[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # without a device the tracer cannot compile kernels to see what they write
+def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    triton_operators()
+    operators = torch.ops.wgan_kernels
+    with FakeTensorMode():
+        inputs = [torch.empty(n, device="cuda") for n in ((5, 3), 5)]
+        inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 1), 1, (1, 1))]
+        calls = {
+            "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
+            "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
+            "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
+                x, x, w, p, [0], False, 0, -1, True, 0
+            )[0],
+            "kernel_matvec": lambda x, _, w, *each: operators.kernel_matvec_triton(
+                x, x, x, *each, [0], False, 0, 0, -1, True
+            ),
+        }
+        for name, call in calls.items():
+            code = traced(call, *inputs)
+            assert "triton_kernel_wrapper_functional" in code and f"{name}_triton" not in code, code

@@ -1,0 +1,104 @@
+"""What the operators on Triton launch: every kernel, with the arguments and settings of every dtype and pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+
+from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty, weight_clip
+
+DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
+          torch.int64: "i64", torch.int32: "i32"}  # fmt: skip
+_FLOATING = [dtype for dtype in DTYPES if dtype.is_floating_point]
+
+
+@dataclass(frozen=True)
+class Launch:
+    name: str
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, int]
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it goes over pairs of points by matrix products."""
+        return self.arguments.get("EXACT") is False
+
+
+class Recorder:
+    """Stands for a kernel, tuned or not: what it is launched with is written down."""
+
+    def __init__(self, kernel: Any, case: str, seen: dict[str, Launch]) -> None:
+        tuned = hasattr(kernel, "configs")
+        self.configs = kernel.configs if tuned else [triton.Config({}, num_warps=4, num_stages=3)]
+        self.kernel, self.case, self.seen = kernel.fn if tuned else kernel, case, seen
+
+    def __getitem__(self, grid: Any) -> Any:
+        return self.launch
+
+    def launch(self, *values: Any, **named: Any) -> None:
+        for config in self.configs:
+            arguments = {**dict(zip(self.kernel.arg_names, values)), **named, **config.kwargs}
+            options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+            what = [self.kernel.__name__, self.case]
+            if "EXACT" in arguments:
+                what.append("differences" if arguments["EXACT"] else arguments["PRECISION"])
+            what += [f"{key}={value}" for key, value in {**config.kwargs, **options}.items()]
+            name = " ".join(what)
+            self.seen.setdefault(name, Launch(name, self.kernel, arguments, options))
+
+
+@contextmanager
+def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
+    modules = [interpolate, kernel_matvec, kernel_sums, norm_penalty]
+    wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
+    for module in modules:
+        module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
+    weight_clip.clip_weights_kernel = Recorder(clip, case, seen)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.wrap_triton = wrap
+        weight_clip.clip_weights_kernel = clip
+
+
+def _pair_calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Of both kernel functions: the sums alone, with their gradients, and the derivatives of these; products."""
+    x, y = torch.zeros(300, 64, dtype=dtype), torch.zeros(200, 64, dtype=dtype)
+    v = torch.zeros(200, 32, dtype=torch.promote_types(dtype, torch.float32))
+    weights, params = torch.ones(3, 2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
+    for allow_tf32 in (False, True) if dtype == torch.float32 else (False,):
+        rest = (params, [0, 1], allow_tf32, 0, -1, True)
+        yield "value", "kernel_sums", (x, y, weights, *rest, 0)
+        yield "gradient", "kernel_sums", (x, y, weights, *rest, 7)
+        yield "tangent", "kernel_sums_double_backward", (x, y, params, weights, x, y, *rest, 7)
+        yield "k", "kernel_matvec", (x, y, v, weights[0], *rest[:3], 0, *rest[3:])
+    if dtype == torch.float64:
+        yield "k_tt", "kernel_matvec", (x, y, v, weights[0], *rest[:3], 5, *rest[3:])
+
+
+def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """A word on the case, the operator, and its arguments."""
+    x, mix = torch.zeros(6, 5000, dtype=dtype), torch.zeros(6, dtype=torch.promote_types(dtype, torch.float32))
+    settings, norms = (1.0, True, 1, 10.0), torch.ones(6, dtype=torch.float64)
+    yield "", "clip_weights_", ([x], -1.0, 1.0)
+    yield "", "interpolate", (x, x, mix)
+    yield "mean", "norm_penalty", (x, *settings)
+    yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)
+    yield "mean", "norm_penalty_double_backward", (x, mix[0], x, norms, *settings)
+    yield from _pair_calls(dtype)
+
+
+def launches() -> list[Launch]:
+    seen: dict[str, Launch] = {}
+    for dtype in _FLOATING:
+        for case, operator, arguments in _calls(dtype):
+            with recorded(" ".join(filter(None, [DTYPES[dtype], case])), seen):
+                getattr(torch.ops.wgan_kernels, f"{operator}_triton").default(*arguments)
+    return list(seen.values())

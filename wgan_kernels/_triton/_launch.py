@@ -1,0 +1,103 @@
+"""What every file of Triton kernels needs: how an operator is registered, tuned, and given its numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Whether kernels run on CPU tensors, by Triton's interpreter (TRITON_INTERPRET=1 when triton is imported).
+INTERPRETED = triton.knobs.runtime.interpret
+
+
+def operator(function: Callable[..., Any]) -> Any:
+    """Registers a launcher as `wgan_kernels::<its name>_triton`, into which torch.compile can see."""
+    name = f"wgan_kernels::{function.__name__}_triton"
+    if INTERPRETED:  # what the interpreter runs cannot be traced
+        return torch.library.custom_op(name, function, mutates_args=())
+    return torch.library.triton_op(name, function, mutates_args=())
+
+
+def wrap_triton(kernel: Any) -> Any:
+    """A kernel as a launcher has to call it, for the tracer to see."""
+    return kernel if INTERPRETED else torch.library.wrap_triton(kernel)
+
+
+def device_of(x: Tensor) -> Any:
+    """Makes x's device the current one, on which Triton launches; a tracer, whose tensors have none, needs no such."""
+    if not x.is_cuda or torch._C._len_torch_dispatch_stack() > 0 or x.device.index == torch.cuda.current_device():
+        return contextlib.nullcontext()
+    return torch.cuda.device(x.device)
+
+
+def matmul_precision(points: Tensor, allow_tf32: bool) -> str:
+    """Of products of float32: as accurate as float32, unless the points are float32 and TF32 is allowed for these."""
+    return "tf32" if allow_tf32 and points.dtype == torch.float32 else "tf32x3"
+
+
+def autotuned(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Callable[[Any], Any]:
+    """triton.autotune over configurations that all give the same bits; the interpreter takes the first."""
+    return triton.autotune(list(configs[:1] if INTERPRETED else configs), list(key))
+
+
+def words(number: float) -> tuple[int, int]:
+    """A float64 as two integers of 32 bits: a float would reach a kernel as float32."""
+    low, high = struct.unpack("<ii", struct.pack("<d", number))
+    return high, low
+
+
+@triton.jit
+def float64_of(high, low):
+    """The float64 that `words` took apart."""
+    high, low = tl.full([], high, tl.int64), tl.full([], low, tl.int64)
+    return ((high << 32) | (low & 0xFFFFFFFF)).to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def widened(x):
+    """x in float64, by way of float32: the interpreter computes wrongly in bfloat16."""
+    if x.dtype == tl.float64:
+        return x
+    else:
+        return x.to(tl.float32).to(tl.float64)
+
+
+@triton.jit
+def narrowed(x, DTYPE: tl.constexpr):
+    """x, float64, in DTYPE, by way of float32 as torch rounds."""
+    if DTYPE == tl.float64:
+        return x
+    else:
+        return x.to(tl.float32).to(DTYPE)
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the elements fill one stretch of memory, each once, in whatever order."""
+    expected = 1
+    for size, stride in sorted(((n, s) for n, s in zip(x.shape, x.stride()) if n != 1), key=lambda pair: pair[1]):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def in_rows(first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Tensors [B, D...] in one order of memory, in which every sample is a stretch of it; copied where they are not."""
+    features = first.numel() // max(first.shape[0], 1)
+    by_samples = first.shape[0] < 2 or first.stride(0) == features
+    if not first.is_contiguous() and not (by_samples and is_dense(first)):
+        first = first.contiguous()
+    same = [other if other.stride() == first.stride() else torch.empty_like(first).copy_(other) for other in others]
+    return first, *same
+
+
+def in_layout_of(like: Tensor, result: Tensor) -> Tensor:
+    """The result, computed on rows, in the layout that torch.empty_like gives."""
+    out = torch.empty_like(like)
+    return result if result.stride() == out.stride() else out.copy_(result)

@@ -1,0 +1,163 @@
+"""Tiles of pairs of points: squared distances, kernel functions, and which pairs count.
+
+A tile is BLOCK points by BLOCK points. Two ways to its distances: as differences of squared norms, from matrix products
+of points less the mean of the tile's rows, in float32 (`product_tile`); and feature by feature from the differences of
+points, in float64 (`difference_distances`), where the former would lose too many digits.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from ._kernel_functions import distance_scale
+from ._launch import widened
+
+# With more of either, registers spill.
+BLOCK, FEATURES = 32, 16  # FEATURES: of a point that are loaded at a time
+PROGRAMS = 256  # at least so many, where there is work for them: what a tile's rows meet is shared out among several
+# |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold.
+_FLOAT_DISTANCES = tl.constexpr(128.0)
+_SMALLEST_SCALE = tl.constexpr(1e-30)
+_LARGEST_SCALE = tl.constexpr(1e30)
+
+
+@triton.jit
+def load_points(points, first, limit, feature, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr):
+    """[BLOCK, FEATURES] float32 of points [.., D], rows below limit and features below D; zeros elsewhere."""
+    row, column = first + tl.arange(0, BLOCK), feature + tl.arange(0, FEATURES)
+    at = row.to(tl.int64)[:, None] * D + column[None, :]
+    return tl.load(points + at, mask=(row < limit)[:, None] & (column < D)[None, :], other=0.0).to(tl.float32)
+
+
+@triton.jit
+def load_feature(points, first, limit, feature, D, BLOCK: tl.constexpr):
+    """[BLOCK] float64 of points [.., D], rows below limit; zeros elsewhere."""
+    row = first + tl.arange(0, BLOCK)
+    return widened(tl.load(points + row.to(tl.int64) * D + feature, mask=row < limit, other=0.0))
+
+
+@triton.jit
+def mean_of_rows(points, first, limit):
+    """[FEATURES] of load_points, whose rows from the limit on are zeros."""
+    return tl.sum(points, 0) / tl.maximum(limit - first, 1).to(tl.float32)
+
+
+@triton.jit
+def rows_below(first, limit, BLOCK: tl.constexpr):
+    return tl.minimum(limit, first + BLOCK)
+
+
+@triton.jit
+def distance_limit(thetas, KINDS: tl.constexpr, C: tl.constexpr, Q):
+    """The largest |z|^2 for which float32 distances will do for every component; negative where none will.
+
+    thetas: [C, Q] float64, of each component its first.
+    """
+    limit = tl.full([], float("inf"), tl.float64)
+    for c in tl.static_range(C):
+        scale = distance_scale(tl.load(thetas + c * Q), (KINDS >> (4 * c)) & 15)
+        held = (scale >= _SMALLEST_SCALE) & (scale <= _LARGEST_SCALE)
+        limit = tl.minimum(limit, tl.where(held, _FLOAT_DISTANCES * scale, -1.0))
+    return limit
+
+
+@triton.jit
+def largest_norm(norms, first, limit, BLOCK: tl.constexpr):
+    """Of the points below limit. norms: [BLOCK]"""
+    return tl.max(tl.where(first + tl.arange(0, BLOCK) < limit, norms, 0.0), 0)
+
+
+@triton.jit
+def squared_distances(dots, norms_i, norms_j):
+    """[BLOCK, BLOCK] of z_i . z_j and |z|^2, not negative; NaN stays."""
+    s = norms_i[:, None] + norms_j[None, :] - 2 * dots
+    return tl.where(s < 0, 0.0, s)
+
+
+@triton.jit
+def product_tile(
+    points, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """Squared distances [BLOCK, BLOCK] float32 of the points from i and from j on, and the largest |z|^2 of them."""
+    dots = tl.zeros([BLOCK, BLOCK], tl.float32)
+    norms_i, norms_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for feature in range(0, D, FEATURES):
+        z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
+        mean = mean_of_rows(z_i, i, i_limit)
+        z_i = z_i - mean[None, :]
+        z_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
+        dots = tl.dot(z_i, tl.trans(z_j), dots, input_precision=PRECISION)
+        norms_i += tl.sum(z_i * z_i, 1)
+        norms_j += tl.sum(z_j * z_j, 1)
+    largest = tl.maximum(largest_norm(norms_i, i, i_limit, BLOCK), largest_norm(norms_j, j, j_limit, BLOCK))
+    return squared_distances(dots, norms_i, norms_j), largest
+
+
+@triton.jit
+def difference_tile(points, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr):
+    """Squared distances [BLOCK, BLOCK] float64 of the points from i and from j on."""
+    s = tl.zeros([BLOCK, BLOCK], tl.float64)
+    for feature in range(D):
+        z_i = load_feature(points, i, i_limit, feature, D, BLOCK)
+        z_j = load_feature(points, j, j_limit, feature, D, BLOCK)
+        difference = z_i[:, None] - z_j[None, :]
+        s += difference * difference
+    # An infinite distance comes of infinite points, or of squares beyond float64: no kernel value is known for either.
+    return s + (s - s)
+
+
+@triton.jit
+def sum_of_tile(values):
+    """[] float64: rows of a tile are short enough to be added up in the dtype of the values."""
+    return tl.sum(tl.sum(values, 1).to(tl.float64), 0)
+
+
+@triton.jit
+def tile_range(tile, N, M, BLOCK: tl.constexpr):
+    """The first point of a tile and the end of its set, among the points [x; y]; no tile holds points of both."""
+    tiles_x = tl.cdiv(N, BLOCK)
+    of_y = tile >= tiles_x
+    return tl.where(of_y, N + (tile - tiles_x) * BLOCK, tile * BLOCK), tl.where(of_y, N + M, N)
+
+
+@triton.jit
+def tile_of(row, N, BLOCK: tl.constexpr):
+    """The tile that holds a point, among the points [x; y]."""
+    return tl.where(row < N, row // BLOCK, tl.cdiv(N, BLOCK) + (row - N) // BLOCK)
+
+
+@triton.jit
+def product_along(
+    points, along, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """The derivative of product_tile's squared distances along directions of points: 2 (z_i - z_j) . (u_i - u_j)."""
+    dots = tl.zeros([BLOCK, BLOCK], tl.float32)
+    norms_i, norms_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for feature in range(0, D, FEATURES):
+        z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
+        mean = mean_of_rows(z_i, i, i_limit)
+        z_i = z_i - mean[None, :]
+        z_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
+        u_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
+        mean = mean_of_rows(u_i, i, i_limit)
+        u_i = u_i - mean[None, :]
+        u_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
+        dots = tl.dot(u_i, tl.trans(z_j), dots, input_precision=PRECISION)
+        dots = tl.dot(z_i, tl.trans(u_j), dots, input_precision=PRECISION)
+        norms_i += tl.sum(z_i * u_i, 1)
+        norms_j += tl.sum(z_j * u_j, 1)
+    return 2 * (norms_i[:, None] + norms_j[None, :] - dots)
+
+
+@triton.jit
+def difference_along(points, along, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr):
+    """The derivative of difference_tile's squared distances along directions of the points."""
+    along_s = tl.zeros([BLOCK, BLOCK], tl.float64)
+    for feature in range(D):
+        z_i = load_feature(points, i, i_limit, feature, D, BLOCK)
+        z_j = load_feature(points, j, j_limit, feature, D, BLOCK)
+        u_i = load_feature(along, i, i_limit, feature, D, BLOCK)
+        u_j = load_feature(along, j, j_limit, feature, D, BLOCK)
+        along_s += (z_i[:, None] - z_j[None, :]) * (u_i[:, None] - u_j[None, :])
+    return 2 * along_s

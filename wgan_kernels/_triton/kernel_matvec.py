@@ -1,0 +1,109 @@
+"""kernel_matvec: a program owns a tile of rows and some columns of v, and goes through its share of the points of y.
+
+As for kernel_sums, distances are in float32 where that leaves them enough digits, and a second launch does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ._kernel_functions import kernel_term, pack_kinds
+from ._launch import autotuned, device_of, matmul_precision, operator, wrap_triton
+from ._tiles import BLOCK, FEATURES, PROGRAMS, difference_tile, distance_limit, product_tile
+
+MOST_COLUMNS = 32  # of v that a program multiplies with
+# Nothing to choose from: more warps would change the order of sums, and other stages spill registers.
+_CONFIG = [triton.Config({}, num_warps=4, num_stages=2)]
+
+
+@triton.jit
+def weighted_terms(
+    s, counted, thetas, Q, weights, KINDS: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr
+):  # fmt: skip
+    """sum_c weights[c] * term_c(s), of pairs that count. s, counted: [BLOCK, BLOCK]; thetas: [C, Q]; weights: [C]"""
+    total = tl.zeros_like(s)
+    for c in tl.static_range(C):
+        term = kernel_term(s, tl.load(thetas + c * Q), (KINDS >> (4 * c)) & 15, TERM)
+        total += tl.load(weights + c).to(s.dtype) * term
+    return tl.where(counted, total, 0.0)
+
+
+@triton.jit
+def matvec_sweep(
+    points, v, weights, thetas, parts, flags, N, M, D, P, begin, end, S, Q, KINDS: tl.constexpr, C: tl.constexpr,
+    TERM: tl.constexpr, DIAGONAL: tl.constexpr, EXACT: tl.constexpr, FLAGGED: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK: tl.constexpr, FEATURES: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """points: [B, N + M, D]; v: [B, M, P]; weights: [C] float64; thetas: [C, Q]; parts: [S, B, end - begin, P] float64;
+    flags: one int32 for each program."""
+    program = tl.program_id(0)
+    if FLAGGED:
+        if tl.load(flags + program) == 0:
+            return
+    tiles, chunks = tl.cdiv(end - begin, BLOCK), tl.cdiv(P, COLUMNS)
+    split, chunk, tile = program % S, program // S % chunks, program // S // chunks % tiles
+    b = (program // S // chunks // tiles).to(tl.int64)
+    problems = tl.num_programs(0) // (S * chunks * tiles)
+    points, v = points + b * (N + M) * D, v + b * M * P
+    i, i_limit = begin + tile * BLOCK, end
+    row, column = i + tl.arange(0, BLOCK), chunk * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros([BLOCK, COLUMNS], tl.float64)
+    largest = tl.full([], 0.0, tl.float32)
+    for j in range(split * BLOCK, M, S * BLOCK):
+        other = j + tl.arange(0, BLOCK)
+        if EXACT:
+            s = difference_tile(points, i, i_limit, N + j, N + M, D, BLOCK)
+        else:
+            s, norm = product_tile(points, i, i_limit, N + j, N + M, D, BLOCK, FEATURES, PRECISION)
+            largest = tl.maximum(largest, norm)
+        counted = (row < i_limit)[:, None] & (other < M)[None, :]
+        if not DIAGONAL:
+            counted &= row[:, None] != other[None, :]
+        w = weighted_terms(s, counted, thetas, Q, weights, KINDS, C, TERM)
+        inside = (other < M)[:, None] & (column < P)[None, :]
+        v_j = tl.load(v + other.to(tl.int64)[:, None] * P + column[None, :], mask=inside, other=0.0)
+        if EXACT:
+            total += tl.dot(w, v_j.to(tl.float64), out_dtype=tl.float64)
+        else:
+            total += tl.dot(w, v_j, input_precision=PRECISION).to(tl.float64)
+    at = ((split * problems + b) * (end - begin) + (row - begin).to(tl.int64)[:, None]) * P + column[None, :]
+    tl.store(parts + at, total, mask=(row < i_limit)[:, None] & (column < P)[None, :])
+    if not EXACT:
+        tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
+
+
+kernel_matvec_kernel = autotuned(_CONFIG)(matvec_sweep)
+
+
+@operator
+def kernel_matvec(
+    x: Tensor, y: Tensor, v: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], allow_tf32: bool, term: int,
+    begin: int, end: int, diagonal: bool,
+) -> Tensor:  # fmt: skip
+    """As the schema of kernel_matvec."""
+    N, M, D, P, C = x.shape[-2], y.shape[-2], x.shape[-1], v.shape[-1], len(kinds)
+    problems, rows = x.shape[:-2], (N if end < 0 else end) - begin
+    B = problems[0] if problems else 1
+    columns = max(16, min(MOST_COLUMNS, triton.next_power_of_2(max(P, 1))))
+    programs = B * triton.cdiv(rows, BLOCK) * triton.cdiv(P, columns)
+    S = max(1, min(triton.cdiv(M, BLOCK), PROGRAMS // max(1, programs)))
+    parts = x.new_empty((S, *problems, rows, P), dtype=torch.float64)
+    if programs > 0:
+        points = torch.cat([x, y], -2).contiguous()
+        flags = x.new_empty((programs * S,), dtype=torch.int32)
+        arguments = (points, v.contiguous(), weights.contiguous(), params.contiguous(), parts, flags, N, M, D, P, begin,
+                     begin + rows, S, params.shape[1])  # fmt: skip
+        settings = {"KINDS": pack_kinds(kinds), "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
+                    "PRECISION": matmul_precision(x, allow_tf32), "COLUMNS": columns,
+                    "FEATURES": FEATURES}  # fmt: skip
+        exact = x.dtype == torch.float64
+        with device_of(x):
+            if not exact:
+                wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=False, FLAGGED=False, **settings)
+            wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=True, FLAGGED=not exact, **settings)
+    return parts.sum(0).to(v.dtype)

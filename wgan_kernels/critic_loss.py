@@ -1,0 +1,104 @@
+"""wasserstein_critic_loss: all that a WGAN-GP critic minimises, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from . import _checks
+from .critics import Score, runs_its_forward_alone
+from .penalty import gradient_penalty
+
+
+class CriticTerms(NamedTuple):
+    """What a critic minimises, and the parts of it."""
+
+    loss: Tensor  # (), penalty - wasserstein
+    wasserstein: Tensor  # (), mean D(real) - mean D(fake): the critic's estimate of the distance
+    penalty: Tensor  # ()
+    norms: Tensor  # the gradient norms, outside the graph
+
+
+def wasserstein_critic_loss(
+    critic: Callable[..., Any],
+    real: Tensor,
+    fake: Tensor,
+    *,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    output: int | str | Callable[[Any], Tensor] | None = None,
+    pac: int = 1,
+    return_terms: bool = False,
+    **penalty: Any,
+) -> Tensor | CriticTerms:
+    """The critic's loss of WGAN-GP: mean D(fake) - mean D(real) + gradient_penalty(D, real, fake).
+
+    Args:
+        critic, args, kwargs, output, pac: as gradient_penalty takes them; args and kwargs go with every call.
+        real: (B, ...) samples of the data.
+        fake: (B, ...) generated samples, of the same shape and device; a constant here.
+        return_terms: also return the parts.
+        penalty: any other keyword argument of gradient_penalty, except reduction='none' and return_norms.
+
+    Returns:
+        The loss, (), or with return_terms (loss, wasserstein, penalty, norms), where loss = penalty - wasserstein.
+
+    Raises:
+        TypeError, ValueError: as gradient_penalty, before the critic is called.
+
+    Real and generated samples go through the critic in one batch where it is an nn.Sequential of torch's own layers
+    that treat samples one by one, else one after the other. Differentiable as gradient_penalty is.
+    Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", Algorithm 1, line 7.
+    """
+    for name in ("reduction", "return_norms", "detach"):
+        if (name, penalty.get(name, True)) in (("reduction", "none"), ("return_norms", False), ("detach", False)):
+            raise ValueError(f"{name} must not be {penalty[name]!r} here: the loss is one number, of constant samples")
+    penalty.pop("return_norms", None)
+    for name, samples in (("real", real), ("fake", fake)):
+        _checks.batched(name, samples)
+    _checks.same_shape("real", real, "fake", fake)
+    _checks.same_device("real", real, "fake", fake)
+    settings = {"args": args, "kwargs": kwargs, "output": output, "pac": pac, **penalty}
+    value, norms = gradient_penalty(critic, real, fake, **settings, return_norms=True)
+    score = Score(critic, args, kwargs, output, real.shape[0] // pac)
+    wasserstein = _mean_difference(score, real.detach(), fake.detach())
+    terms = CriticTerms(value - wasserstein, wasserstein, value, norms)
+    return terms if return_terms else terms.loss
+
+
+def _mean_difference(score: Score, real: Tensor, fake: Tensor) -> Tensor:
+    """mean D(real) - mean D(fake), float32 at least: half floats have no room for sums over a batch."""
+    if score.is_bare() and real.dtype == fake.dtype and _treats_samples_alone(score.critic):
+        scores = score._replace(rows=2 * score.rows)(torch.cat([real, fake]))
+        parts = scores.split(score.rows)
+    else:
+        parts = score(real), score(fake)
+    of_real, of_fake = (part.to(torch.promote_types(part.dtype, torch.float32)).mean() for part in parts)
+    return of_real - of_fake
+
+
+_ONE_BY_ONE = {
+    *(nn.Linear, nn.Flatten, nn.Unflatten, nn.Identity, nn.Sequential),
+    *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
+    *(nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Softplus),
+    *(nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.Upsample, nn.PixelShuffle),
+}
+
+
+def _treats_samples_alone(critic: Any) -> bool:
+    if type(critic) is not nn.Sequential:
+        return False
+    left = [critic]
+    while left:
+        module = left.pop()
+        if type(module) not in _ONE_BY_ONE or not runs_its_forward_alone(module):
+            return False
+        if getattr(module, "track_running_stats", False) or getattr(module, "start_dim", 1) == 0:
+            return False
+        left.extend(module._modules.values())
+    return True

@@ -1,0 +1,57 @@
+"""What the operators over pairs of points are told of a kernel: codes and numbers, on the device of the points."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# As KernelKind in csrc/core/kernel_pairs.h.
+_KIND_CODES = {"rbf": 0, "inverse_multiquadric": 1}
+
+
+def as_tensors(
+    kinds: Sequence[str], params: Any, weights: Any, device: torch.device
+) -> tuple[list[int], Tensor, Tensor]:
+    """Codes of the kinds, params (C, Q), weights (3, C) or (B, 3, C), all on the device."""
+    if not isinstance(params, Tensor):
+        params = _constant(tuple((param,) for param in params), device)
+    if not isinstance(weights, Tensor):
+        weights = _constant(tuple((weight,) * len(kinds) for weight in weights), device)
+    return [_KIND_CODES[kind] for kind in kinds], params.to(device), weights.to(device)
+
+
+def _constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    # A copy to another device waits for that device, and cannot be captured into a graph.
+    if device.type == "cpu" or torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return torch.tensor(rows, dtype=torch.float64, device=device)
+    constant = _cached_constant(rows, device)
+    keep_for_graphs(constant)
+    return constant
+
+
+@functools.lru_cache(maxsize=256)
+def _cached_constant(rows: tuple[tuple[float, ...], ...], device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(rows, dtype=torch.float64, device=device)
+
+
+# What graphs were captured with, and read again at every replay.
+_captured: list[Tensor] = []
+
+
+def keep_for_graphs(*constants: Tensor) -> None:
+    if constants[0].is_cuda and torch.cuda.is_current_stream_capturing():
+        _captured.extend(constants)
+
+
+def allows_tf32(x: Tensor) -> bool:
+    """Whether torch may multiply matrices of this tensor's float32 numbers in TF32."""
+    if not x.is_cuda or x.dtype != torch.float32:
+        return False
+    if torch.compiler.is_compiling():  # the older name is the one that it knows how to guard
+        return torch.backends.cuda.matmul.allow_tf32
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
