@@ -140,6 +140,8 @@ IMAGE_LAYERS: dict[str, Callable[[], Sequence[nn.Module]]] = {
     "GroupNorm of one group": lambda: [nn.GroupNorm(1, 4), nn.ReLU(), conv(), nn.GroupNorm(4, 4, affine=False)],
     "InstanceNorm": lambda: [nn.InstanceNorm2d(4)],
     "InstanceNorm, affine": lambda: [nn.InstanceNorm2d(4, affine=True)],
+    "InstanceNorm with statistics": lambda: [nn.InstanceNorm2d(4, track_running_stats=True), nn.ReLU(), conv()],
+    "InstanceNorm, inference": lambda: [evaluated(nn.InstanceNorm2d(4, affine=True, track_running_stats=True))],
     "RMSNorm": lambda: [nn.RMSNorm([4, 8, 8])],
     "minibatch deviation": lambda: [Call(minibatch_deviation)],
     "tanh": lambda: [nn.Tanh()],

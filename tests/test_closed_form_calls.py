@@ -162,6 +162,12 @@ def test_a_value_written_over_is_seen() -> None:
         closed_form(score, points())
 
 
+def test_what_torch_refuses_is_refused() -> None:
+    for penalty in (closed_form, eager_penalty):
+        with pytest.raises(RuntimeError, match="negative slope"):
+            penalty(fully_connected(nn.LeakyReLU(-0.5, inplace=True)), points())
+
+
 def test_what_the_critic_keeps_for_itself_has_no_gradient_outside() -> None:
     critic, kept = fully_connected(), []
     closed_form(lambda x: critic[2:](kept.append(critic[:2](x)) or kept[0]), points())

@@ -86,7 +86,7 @@ def leaky_relu(
 
 def _rectifier(recorder: Recorder, x: Any, slope: float, in_place: bool) -> Tensor | None:
     source = recorder.source(x)
-    if source is None or slope < 0 or in_place and x._is_view():
+    if source is None or in_place and (slope < 0 or x._is_view()):
         return None
     h = x.detach()
     if not in_place:
