@@ -16,7 +16,8 @@ import wgan_kernels  # noqa: F401 - registers the operators
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "wgan_kernels"
 
-PENALTY = {"penalty", "points", "gradient_norms", "routes", "closed_form", "critic_loss", "critics", "diagnosis", "state"}
+PENALTY = {"penalty", "critic_loss", "points", "gradient_norms", "routes", "closed_form"}
+PENALTY |= {"critics", "diagnosis", "state"}
 BUILT_FROM_OPS = {"mmd", "optim", "nn"} | PENALTY
 ABOVE_OPS = {"ops", "kernels", "_checks", "_backend"} | BUILT_FROM_OPS
 # Layer: the layers of the package that it may import. Each may import itself, torch and the standard library.

@@ -31,12 +31,12 @@ class Normalization(Step):
         return [p for p in (self.weight, self.bias) if p is not None and p.requires_grad]
 
     def adjoint(self, delta: Tensor) -> Sequence[Tensor]:
-        self.delta = delta
+        self.delta = delta = delta.contiguous()  # as the kernels take for granted
         self.adjoint_of_delta, *_ = self.backward(delta, self._weight(), (True, False, False))
         return (self.adjoint_of_delta,)
 
     def tangent(self, tangents: Sequence[Tensor], needs_out: bool) -> Tangent:
-        t, delta, weight = tangents[0], self.delta, self._weight()
+        t, delta, weight = tangents[0].contiguous(), self.delta, self._weight()
         along, *_ = self.backward(t, None, (True, False, False))  # S t
         grads, out, a = [], along, delta
         if self.weight is not None:
@@ -59,7 +59,7 @@ class Normalization(Step):
 
     def pull(self, lam: Tensor, needs_sources: bool) -> tuple[Sequence[Tensor | None], Grads]:
         needs = [p is not None and p.requires_grad for p in (self.weight, self.bias)]
-        by_h, *by_params = self.backward(lam, self._weight(), (needs_sources, *needs))
+        by_h, *by_params = self.backward(lam.contiguous(), self._weight(), (needs_sources, *needs))
         return (by_h if needs_sources else None,), [
             (p, grad) for p, grad, needed in zip((self.weight, self.bias), by_params, needs) if needed
         ]
