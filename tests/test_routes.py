@@ -10,6 +10,7 @@ import torch
 from cases import assert_same_bits, assert_same_error, samples
 from tolerances import largest
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils.parametrizations import spectral_norm
 
 from wgan_kernels import explain_route, gradient_penalty
@@ -171,6 +172,32 @@ def test_what_each_call_takes() -> None:
 def test_a_route_that_the_call_does_not_allow(settings: dict[str, Any], words: list[str]) -> None:
     call = {"route": "closed_form", **settings}
     assert_same_error(lambda: gradient_penalty(dense(), ROWS, -ROWS, **call), ValueError, *words)
+
+
+class Attending(nn.Module):
+    """PyTorch's attention, whose fused kernels cannot be differentiated twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.attention = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.down = nn.Linear(24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x.unsqueeze(-1))
+        h = h + self.attention(h, h, h, need_weights=False)[0]
+        heads = h.unsqueeze(1)
+        return self.down((h + nn.functional.scaled_dot_product_attention(heads, heads, heads).squeeze(1)).flatten(1))
+
+
+def test_attention() -> None:
+    torch.manual_seed(7)
+    critic = Attending().double()
+    ours = gradient_penalty(critic, ROWS, -ROWS, mix=MIX)
+    with sdpa_kernel(SDPBackend.MATH):
+        expected = two_sided(gradient_of(critic, mixed(ROWS, -ROWS)).norm(dim=1)).mean()
+        theirs = parameter_gradients(expected, critic)
+    for a, b in zip(parameter_gradients(ours, critic), theirs, strict=True):
+        assert (a is None) == (b is None) and (a is None or largest(a - b) < 1e-10)
 
 
 class Noisy(nn.Module):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import activations
 from .activations import PReLU, Rectifier, Smooth, SmoothActivation
@@ -187,6 +188,12 @@ def instance_norm(
     return group_norm(recorder, function, input, input.shape[1], weight, bias, eps)
 
 
+def attention(recorder: Recorder, function: Any, *args: Any, **settings: Any) -> Any:
+    """Left to autograd, on the kernel that has a second derivative: the fused ones have none."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return function(*args, **settings)
+
+
 def _normalized_source(recorder: Recorder, x: Any, weight: Any, bias: Any) -> int | None:
     source = recorder.source(x, weight, bias)
     # Autocast may want other dtypes; the steps call the kernels below it.
@@ -231,6 +238,7 @@ RULES: dict[Any, Rule] = {
     functional.layer_norm: layer_norm,
     functional.group_norm: group_norm,
     functional.instance_norm: instance_norm,
+    **dict.fromkeys((functional.scaled_dot_product_attention, functional.multi_head_attention_forward), attention),
 }
 
 
