@@ -1,6 +1,6 @@
 """Fused kernels for training critics: weight clipping, gradient penalties, maximum mean discrepancies."""
 
-from . import kernels, nn, optim
+from . import closed_form, kernels, nn, optim
 from ._backend import use_backend
 from ._extension import build_info
 from .critic_loss import wasserstein_critic_loss
@@ -18,6 +18,7 @@ __all__ = [
     "build_info",
     "check_critic",
     "clip_weights_",
+    "closed_form",
     "explain_route",
     "gradient_penalty",
     "interpolate",
