@@ -57,7 +57,7 @@ CASES = {
     "DCGAN 64, 3x32x32, LayerNorm": (lambda: dcgan(64, 3, 32, layer_norm), (64, 3, 32, 32), 1.0, 0.8),
     "DCGAN 64, 3x32x32, GroupNorm": (lambda: dcgan(64, 3, 32, group_norm), (64, 3, 32, 32), 1.0, 0.8),
     "MLP 64-256-256-256-1": (lambda: mlp(64, 256, 256, 256, 1), (64, 64), 3.0, None),
-    "MLP 64-256-256-256-1, batch 256": (lambda: mlp(64, 256, 256, 256, 1), (256, 64), 2.4, None),
+    "MLP 64-256-256-256-1 on more": (lambda: mlp(64, 256, 256, 256, 1), (256, 64), 2.4, None),
     "MLP 2-512-512-512-1": (lambda: mlp(2, 512, 512, 512, 1), (256, 2), 1.9, None),
 }
 
