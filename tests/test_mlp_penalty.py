@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from cases import assert_same_bits, assert_same_error, compile_once, lay_out, leaf, penalty, samples
-from tolerances import assert_as_good_as_torch, assert_same_by_another_route, largest
+from tolerances import PER_LAYER, assert_as_good_as_torch, assert_same_by_another_route, largest
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
@@ -123,15 +123,13 @@ def assert_parity(critic: Critic, settings: dict[str, Any], where: str) -> None:
     plain, exact = twice(critic, **settings), twice(critic.to(torch.float64), **settings)
     assert [each.dtype for each in ours] == [dtype, torch.float64, *[dtype] * len(critic.weights)]
     names = ["value", "norms", *[f"gradient of weight {at}" for at in range(len(critic.weights))]]
-    # What the norms and the tangent were rounded to on the way, layer by layer, and the difference to the target.
-    settings_size = settings["weight"] * (exact[1].max().item() + settings["target"]) ** 2
-    roundings = {torch.float64: 1.0, torch.float32: 8.0 * len(critic.weights)}[dtype]
+    largest_penalty = settings["weight"] * (largest(exact[1]) + settings["target"]) ** 2
     for name, mine, theirs, best in zip(names, ours, plain, exact, strict=True):
-        if name == "value":
-            terms = settings_size * (len(critic.x) if settings["reduction"] == "sum" else 1)
-        else:
-            terms = best.abs().max().item()
-        assert_as_good_as_torch(mine.to(dtype), theirs.to(dtype), best, f"{name} of {where}", roundings * terms)
+        terms = largest(best)
+        if name == "value":  # a difference of norms and target
+            terms = largest_penalty * (len(critic.x) if settings["reduction"] == "sum" else 1)
+        terms *= PER_LAYER[dtype] * len(critic.weights)
+        assert_as_good_as_torch(mine.to(dtype), theirs.to(dtype), best, f"{name} of {where}", terms)
 
 
 @pytest.mark.parity
@@ -219,7 +217,7 @@ def test_nan_and_infinity_go_where_torch_has_them(backend: str, dtype: torch.dty
         assert not place.startswith("weight") or slope == 0 or not value.isfinite()
         for grad, their_grad, exact in zip(grads, theirs_grads, exact_grads, strict=True):
             fine = their_grad.isfinite()
-            terms = 24 * largest(exact[fine])
+            terms = PER_LAYER[dtype] * len(critic.weights) * largest(exact[fine])
             assert_as_good_as_torch(grad[fine], their_grad[fine], exact[fine], f"{bad} in {place}", terms)
 
 
@@ -273,7 +271,9 @@ def test_scores(native: None) -> None:
             critic = draw(B, sizes, dtype, [0.2] * (len(sizes) - 1))
             scores = torch.ops.wgan_kernels.mlp_penalty.default(*operator_arguments(critic), False)[2]
             exact = critic.to(torch.float64).scores()
-            assert_as_good_as_torch(scores, critic.scores(), exact, f"{B}, {sizes}", 8 * exact.abs().max().item())
+            assert_as_good_as_torch(
+                scores, critic.scores(), exact, f"{B}, {sizes}", PER_LAYER[dtype] * len(sizes) * largest(exact)
+            )
 
 
 def test_opcheck(native: None) -> None:

@@ -23,6 +23,9 @@ VALUE_FLOOR = {torch.float64: 1024.0, torch.float32: 1.0}
 # gradients of order 1).
 EAGER_FLOAT64 = 1e-10
 
+# Floors of a whole critic's results, for each of its layers: every one rounds what the next is computed from.
+PER_LAYER = {torch.float64: 1.0, torch.float32: 4.0}
+
 # One float32 computation by two routes of torch (compiled and eager, transformed and eager), relative to the largest.
 ROUTES = {torch.float64: 1e-12, torch.float32: 2e-6}
 
