@@ -7,9 +7,20 @@ python=$(command -v "$python")
 case $python in /*) ;; *) python=$PWD/$python ;; esac
 PATH=$(dirname "$python"):$PATH
 cd "$(dirname "$0")/../.."
-for sanitizer in ${2:-address thread}; do
-  build=build/core-$sanitizer
-  cmake -G Ninja -S . -B "$build" -D WGK_SANITIZE="$sanitizer" -D Python_EXECUTABLE="$python" >/dev/null
-  cmake --build "$build"
+
+build_and_test() {
+  build=build/core-$1
+  cmake -G Ninja -S . -B "$build" -D WGK_SANITIZE="$1" -D Python_EXECUTABLE="$python" >/dev/null
+  cmake --build "$build" --parallel "${MAX_JOBS:-2}"
   ctest --test-dir "$build" --output-on-failure
-done
+}
+
+if [ -n "${2:-}" ]; then
+  build_and_test "$2"
+else
+  # The tests of one take one core.
+  build_and_test address &
+  address=$!
+  build_and_test thread
+  wait "$address"
+fi

@@ -90,6 +90,7 @@ def run(environment: dict[str, str], operator: str, selected: str, number: int) 
     test = [str(HERE / f"test_simt_{operator}.py"), "-k", selected]
     return subprocess.run(
         [sys.executable, "-m", "pytest", *lean, *test],
+        cwd=HERE,  # python -m looks there first, and ctest starts where the module without mistakes is
         env={**environment, "WGK_MUTANT": str(number), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         text=True,
         stdout=subprocess.PIPE,
