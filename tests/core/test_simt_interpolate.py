@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from core_arrays import (
-    DTYPES,
     QUICK,
+    SIMT_DTYPES,
     STORAGE,
     WIDE,
     Output,
@@ -39,7 +39,7 @@ def check(simt, dtype, B, D, shifts, rng):
     assert_same_numbers(out, oracle(real, fake, mix, dtype), dtype, f"{B}, {D}, shifts {shifts}")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_small_sizes(simt, dtype):
     rng = np.random.default_rng(20)
     for B, D in SMALL:
@@ -47,7 +47,7 @@ def test_small_sizes(simt, dtype):
             check(simt, dtype, B, D, shifts, rng)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_tiles(simt, dtype):
     """Just under and over what a block does, by one row and by several."""
     rng = np.random.default_rng(21)
@@ -58,7 +58,7 @@ def test_tiles(simt, dtype):
             check(simt, dtype, 4, D, shifts, rng)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_many_rows(simt, dtype):
     rng = np.random.default_rng(22)
     for B, D in MANY_ROWS[:-3] if QUICK else MANY_ROWS:
@@ -66,7 +66,7 @@ def test_many_rows(simt, dtype):
             check(simt, dtype, B, D, shifts, rng)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_special_numbers(simt, dtype):
     special = np.array([0.0, -0.0, 1e-7, -1e-7, 3e4, 1e39, np.inf, -np.inf, np.nan, 1.0])
     real, fake = (part.ravel() for part in np.meshgrid(special, special))

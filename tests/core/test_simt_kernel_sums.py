@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import DTYPES, QUICK, STORAGE, WIDE, Output, assert_same_bits, place, to_values
+from core_arrays import QUICK, SIMT_DTYPES, STORAGE, WIDE, Output, assert_same_bits, place, to_values
 from test_core_kernel_sums import IMQ, RBF, SUMS_TOLERANCE, TOLERANCE, Oracle, assert_near, call, problem
 
 # Tiles have 128 rows for sums alone, else 64; 32 columns in float, 16 for tangents and in double; features advance by 8
@@ -79,7 +79,7 @@ def check_everything(simt, dtype, N, rows, diagonal, inputs, message, **options)
         check_tangents(tangents, b, oracle, dtype, message)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_sums_gradients_and_tangents(simt, dtype):
     rng = np.random.default_rng(3)
     for index, (N, M, D) in enumerate(SIZES):
@@ -119,7 +119,7 @@ def test_what_is_not_wanted_changes_nothing(simt, dtype):
         np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_value_is_the_weighted_sum(simt, dtype):
     x, y, _, _, kinds, thetas, _, weights = problem(np.random.default_rng(5), 9, 7, 3, dtype, 3)
     mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist())
@@ -204,7 +204,7 @@ def test_float32_that_float64_has_to_serve(simt, kind, theta, apart, precision):
         np.testing.assert_allclose(grad, exact, rtol=0, atol=FAR_APART * abs(exact).max() + 1e-37)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_coincident_points(simt, dtype):
     rng = np.random.default_rng(11)
     x = rng.normal(size=(1, 6, 3))
@@ -220,7 +220,7 @@ def test_coincident_points(simt, dtype):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_nan_and_infinity_propagate(simt, dtype, bad):
     rng = np.random.default_rng(12)
     x = rng.normal(size=(1, 5, 3))

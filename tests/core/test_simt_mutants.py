@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from core_arrays import SANITIZER
 from mutants import MUTANTS
 
 HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "csrc" / "core"
-SANITIZER = os.environ.get("WGK_SANITIZER", "")
 REPORTS = {"": "Error", "address": "AddressSanitizer", "thread": "ThreadSanitizer: data race"}
 NUMBERED = {name: number for number, name in enumerate(MUTANTS, 1)}
 NOTICED = [name for name, mutant in MUTANTS.items() if SANITIZER in mutant.builds]

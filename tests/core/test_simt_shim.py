@@ -1,14 +1,11 @@
 """The shim that runs CUDA kernels on the CPU finds the mistakes that it is there for (simt/bind_probes.cpp)."""
 
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from core_arrays import for_any_order
-
-SANITIZER = os.environ.get("WGK_SANITIZER", "")
+from core_arrays import SANITIZER, for_any_order
 
 # What the message of the error says, in either order of the threads.
 REPORTED = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import DTYPES, HALVES, QUICK, STORAGE, assert_same_bits
+from core_arrays import DTYPES, HALVES, QUICK, SIMT_DTYPES, STORAGE, assert_same_bits
 from test_core_weight_clip import BOUNDS, LAYOUTS, memory_of, oracle
 
 CHUNK_BYTES = 16384  # that a block clips
@@ -26,7 +26,7 @@ def check(simt, tensors, low, high):
     return launches
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(simt, dtype, layout):
     count, view = LAYOUTS[layout]
@@ -35,7 +35,7 @@ def test_layouts(simt, dtype, layout):
         check(simt, [(memory, view, dtype)], low, high)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_lengths(simt, dtype):
     """Every tail of 16 bytes, at every start within them; just under and over a chunk and two."""
     rng = np.random.default_rng(31)
@@ -47,7 +47,7 @@ def test_lengths(simt, dtype):
             check(simt, [(memory, lambda m, b=begin, c=count: m[b : b + c], dtype)], -0.01, 0.02)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_chunks_with_gaps(simt, dtype):
     chunk = CHUNK_BYTES // np.dtype(STORAGE[dtype]).itemsize
     memory = memory_of(np.random.default_rng(32), 3 * (2 * chunk + 3), dtype)
