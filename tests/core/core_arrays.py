@@ -12,7 +12,7 @@ QUICK = os.environ.get("WGK_QUICK") == "1"
 
 SANITIZER = os.environ.get("WGK_SANITIZER", "")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-# Of CUDA kernels. Under ThreadSanitizer, where a launch is slow, one of half width will do: threads do the same in both.
+# Of CUDA kernels. Under ThreadSanitizer a launch is slow, and one half width will do: threads do the same in both.
 SIMT_DTYPES = DTYPES[:3] if SANITIZER == "thread" else DTYPES
 HALVES = ("bfloat16", "float16")
 STORAGE = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, "float16": np.uint16}
