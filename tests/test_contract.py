@@ -32,7 +32,12 @@ SIGNATURES = {
     "interpolate": "(real, fake, mix=None, *, generator=None)",
     "norm_penalty": "(grad, *, target=1.0, one_sided=False, reduction='mean')",
     "gradient_penalty": "(critic, real, fake, *, weight=10.0, target=1.0, one_sided=False, points='mixed', mix=None, "
-    "generator=None, args=(), kwargs=None, output=None, reduction='mean', return_norms=False, detach=True)",
+    "noise=None, generator=None, args=(), kwargs=None, output=None, reduction='mean', sample_weight=None, "
+    "norm_dims=None, pac=1, interval=1, step=None, scaler=None, route='auto', return_norms=False, detach=True)",
+    "wasserstein_critic_loss": "(critic, real, fake, *, args=(), kwargs=None, output=None, pac=1, return_terms=False, "
+    "**penalty)",
+    "explain_route": "(critic, sample, *, args=(), kwargs=None, output=None)",
+    "check_critic": "(critic, sample, *, args=(), kwargs=None, output=None)",
     "use_backend": "(name)",
     "build_info": "()",
 }

@@ -48,7 +48,8 @@ def check_critic(
         A list of (layer, problem, instead), empty for a critic with which nothing is wrong.
 
     Raises:
-        TypeError, ValueError: a critic or sample that gradient_penalty would refuse; fewer than two samples.
+        TypeError: a critic or sample that gradient_penalty would refuse.
+        ValueError: likewise; fewer than two samples.
 
     Runs the critic forward and backward a few times, and puts its buffers, its parameters' gradients and torch's
     random numbers back afterwards.

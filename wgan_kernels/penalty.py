@@ -161,6 +161,10 @@ def explain_route(
     Returns:
         (name, reason): 'closed_form', 'functional' or 'double_backward', and what decided.
 
+    Raises:
+        TypeError: a critic that cannot be called; a sample that is no floating tensor.
+        ValueError: what gradient_penalty would refuse.
+
     Runs the critic once and puts its buffers and torch's random numbers back afterwards.
     """
     if not callable(critic):
