@@ -21,7 +21,7 @@ train: $(INSTALLED)
 
 test: $(INSTALLED) $(TOOLS)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 sanitize: $(INSTALLED) $(TOOLS)
 	tests/core/sanitize.sh $(BIN)/python
