@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -199,7 +200,7 @@ CALLS = [
 
 
 def test_triton_that_is_not_installed_is_asked_for_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backend, "_HAS_TRITON", False)
+    monkeypatch.setattr(_backend, "_WHY_NO_TRITON", "the package triton is not installed")
     with pytest.raises(RuntimeError, match="'triton' back end is not available.*not installed"):
         use_backend("triton")
     assert operators() == AUTO
@@ -209,8 +210,34 @@ def test_triton_that_is_not_installed_is_asked_for_in_vain(monkeypatch: pytest.M
             call(torch.ones(3, 3))
 
 
+def test_triton_without_a_c_compiler_is_not_taken(triton: None, tmp_path: Path) -> None:
+    code = """
+import test_backend as t
+try: t.use_backend('triton')
+except RuntimeError as error: print(error)
+print(t._backend.is_triton(t.OnDevice('cuda:0')), t.build_info()['triton'], t.build_info()['triton_reason'])
+"""
+    unset = {"CC": "", "TRITON_INTERPRET": "0"}
+    done = python(code, PATH=str(tmp_path), **unset)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"the 'triton' back end is not available: .* no C compiler.* set CC\n", done.stdout)
+    assert re.search(r"False False .* no C compiler", done.stdout)
+    for name in ("gcc", "clang"):
+        (tmp_path / name).mkdir()
+        compiler = tmp_path / name / name
+        compiler.write_text("#!/bin/sh\n")
+        compiler.chmod(0o755)
+        done = python(code, PATH=str(compiler.parent), **unset)
+        assert done.stdout.split() == ["True", "True", "None"], done.stdout + done.stderr
+    done = python(code, PATH=str(tmp_path), CC="cc", TRITON_INTERPRET="0")
+    assert done.stdout.split() == ["True", "True", "None"], done.stdout + done.stderr
+    code = "import wgan_kernels as wk; wk.use_backend('triton'); print(wk.build_info()['triton'])"
+    done = python(code, PATH=str(tmp_path), CC="", TRITON_INTERPRET="1")
+    assert done.stdout.split() == ["True"], "the interpreter compiles nothing: " + done.stderr
+
+
 def test_triton_refuses_cpu_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_backend, "_HAS_TRITON", True)
+    monkeypatch.setattr(_backend, "_WHY_NO_TRITON", None)
     monkeypatch.setattr(_backend, "_INTERPRETED", False)
     with use_backend("triton"):
         for call in CALLS:
@@ -232,7 +259,7 @@ class OnDevice:
 @pytest.mark.parametrize("device", ["cpu", "cuda:0", "meta"])
 def test_who_serves(device: str, serves: bool, has_triton: bool, asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The table of the design: native where the library serves the device, else Triton on CUDA, else the reference."""
-    monkeypatch.setattr(_backend, "_HAS_TRITON", has_triton)
+    monkeypatch.setattr(_backend, "_WHY_NO_TRITON", None if has_triton else "it was left at home")
     monkeypatch.setattr(_backend, "_INTERPRETED", False)
     monkeypatch.setattr(_backend, "_current", asked)
     monkeypatch.setattr("wgan_kernels._extension.serves_cuda", lambda device: serves)
@@ -261,7 +288,7 @@ def test_a_measured_preference_gives_an_operator_to_triton(monkeypatch: pytest.M
     monkeypatch.setattr("wgan_kernels._extension.serves_cuda", lambda device: True)
     x = OnDevice("cuda:0")
     for has_triton in (True, False):
-        monkeypatch.setattr(_backend, "_HAS_TRITON", has_triton)
+        monkeypatch.setattr(_backend, "_WHY_NO_TRITON", None if has_triton else "it was left at home")
         with use_backend("auto"):
             assert _backend.is_native(x, "interpolate") != has_triton and _backend.is_native(x, "norm_penalty")
     monkeypatch.setattr(_backend, "_current", "native")
@@ -283,6 +310,7 @@ print([name for name in set(sys.modules) - before if name.split(".")[0] == "trit
 def test_build_info() -> None:
     info = build_info()
     assert set(info) >= {"native", "reason", "library", "cpu_instruction_set", "torch", "build"}
+    assert (info["triton_reason"] is None) == info["triton"]
     assert info["torch"] == torch.__version__
     assert (info["reason"] is None) == info["native"] == (info["library"] is not None)
     assert info["native"] is False or info["cpu_instruction_set"] in ("plain", "avx2", "avx512")

@@ -53,13 +53,13 @@ def test_which_devices_the_library_serves(
 @pytest.mark.parametrize(("architectures", "has_triton", "served"), [
     (["9.0"], True, "served by 'native'"),
     (["8.0"], True, "served by 'triton' (the library was built for 8.0; the device is of 9.0)"),
-    (["8.0"], False, "served by 'reference' (the library was built for 8.0; the device is of 9.0)"),
+    (["8.0"], False, "served by 'reference' (the library was built for 8.0; the device is of 9.0; no compiler)"),
 ])  # fmt: skip
 def test_info_says_what_serves_each_device(
     architectures: list[str], has_triton: bool, served: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pretend(monkeypatch, architectures, (9, 0), 13000)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H200")
-    monkeypatch.setattr(_extension, "find_spec", lambda name: has_triton or None)
+    monkeypatch.setattr(_extension._toolchain, "WHY_NOT", None if has_triton else "no compiler")
     expected = {"cuda:0": f"NVIDIA H200, compute capability 9.0, {served}"}
     assert _extension.build_info()["devices"] == expected

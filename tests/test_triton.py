@@ -36,6 +36,29 @@ def test_kernels_are_compiled_to_what_the_table_says() -> None:
     assert re.match(r"\d\d+ kernels for sm_\d+", done.stdout)
 
 
+def test_sizes_compile_and_tune_few_variants() -> None:
+    """Only sizes that say how memory is aligned are compiled for; what is tuned for has one key for many sizes."""
+    from triton_launches import launches
+
+    from wgan_kernels._triton import _launch, interpolate, norm_penalty
+
+    kernels = {id(launch.kernel): launch for launch in launches()}
+    assert len(kernels) > 8
+    for launch in kernels.values():
+        parameters = launch.kernel.params
+        numbers = [each for each in parameters if not each.is_constexpr and type(launch.arguments[each.name]) is int]
+        special = {each.name for each in numbers if not each.do_not_specialize}
+        assert special <= {"D", "P"}, (launch.name, special)
+    tuned = [
+        interpolate.interpolate_kernel,
+        norm_penalty.norm_penalty_backward_kernel,
+        norm_penalty.norm_penalty_double_backward_kernel,
+    ]
+    assert all(kernel.keys == ["size_class"] for kernel in tuned)
+    assert {_launch.size_class(D) for D in range(1025, 2049)} == {2048}
+    assert len({_launch.size_class(D) for D in range(1, 1 << 16)}) == 17
+
+
 def arguments(schema: Any) -> list[tuple[str, str]]:
     """Names and types; a list may be of symbolic integers, and what it aliases has a name of its own."""
     return [(each.name, re.sub(r"SymInt", "int", str(each.type))) for each in schema.arguments]

@@ -29,6 +29,11 @@ class Launch:
         """Whether it goes over pairs of points by matrix products."""
         return self.arguments.get("EXACT") is False
 
+    @property
+    def rounds_every_step(self) -> bool:
+        """Whether its results are those of the reference to a unit in the last place."""
+        return self.kernel is interpolate.interpolate_kernel.fn
+
 
 class Recorder:
     """Stands for a kernel, tuned or not: what it is launched with is written down."""

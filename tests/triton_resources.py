@@ -30,6 +30,8 @@ from triton_launches import DTYPES, Launch, launches  # noqa: E402 - it imports 
 # With the shared memory that a block may have there.
 ARCHITECTURES = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "sm_120": 101376}
 TENSOR_CORES = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
+# A product and a sum with one rounding, and subnormal numbers that become zeros.
+INEXACT = re.compile(r"\b(fma\.|\w+\.(rn\.)?ftz)")
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 _USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
@@ -41,6 +43,7 @@ Resources = dict[str, dict[str, list[int]]]
 class Compiled:
     used: list[int]
     on_tensor_cores: bool
+    rounds_every_step: bool
 
 
 def compile_for(launch: Launch, architecture: str) -> Compiled:
@@ -64,7 +67,8 @@ def compile_for(launch: Launch, architecture: str) -> Compiled:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     registers, stack, static, local = map(int, _USED.search(said).groups())
     used = [registers, max(binary.metadata.shared, static), stack + local]
-    return Compiled(used, TENSOR_CORES.search(binary.asm["ptx"]) is not None)
+    ptx = binary.asm["ptx"]
+    return Compiled(used, TENSOR_CORES.search(ptx) is not None, INEXACT.search(ptx) is None)
 
 
 def compile_all(architectures: list[str]) -> tuple[Resources, list[str]]:
@@ -82,6 +86,8 @@ def compile_all(architectures: list[str]) -> tuple[Resources, list[str]]:
                 problems.append(f"{where} takes {shared} bytes of shared memory, which are not there")
             if launch.multiplies and not compiled.on_tensor_cores:
                 problems.append(f"{where} does not multiply on tensor cores")
+            if launch.rounds_every_step and not compiled.rounds_every_step:
+                problems.append(f"{where} fuses products with sums, or flushes subnormal numbers")
     return found, problems
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from types import TracebackType
 
 import torch
 from torch import Tensor
 
-from . import _checks, _extension
+from . import _checks, _extension, _toolchain
 
 NAMES = ("auto", "native", "triton", "reference")
 _MAY_BE_NATIVE = ("auto", "native")
@@ -17,9 +16,8 @@ _MAY_BE_NATIVE = ("auto", "native")
 # The operators that 'auto' gives to Triton on CUDA devices that both serve. None: not measured on hardware yet.
 TRITON_FIRST: frozenset[str] = frozenset()
 
-_HAS_TRITON = find_spec("triton") is not None
-# Triton reads this when it is imported; its kernels then run on CPU tensors, and on no others.
-_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+_WHY_NO_TRITON = _toolchain.WHY_NOT
+_INTERPRETED = _toolchain.INTERPRETED
 
 # Any string at first: that of the environment, which the first call judges.
 _current = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
@@ -30,13 +28,14 @@ class use_backend:  # noqa: N801 - used like a function, as torch.set_grad_enabl
 
     Args:
         name: 'auto' takes the compiled library where it serves the tensors' device, Triton on other CUDA devices where
-            it is installed, and the reference elsewhere; 'native' takes the compiled library or raises; 'triton' takes
-            the Triton kernels or raises; 'reference' takes the plain-PyTorch specification.
+            it is installed and finds the C compiler that it needs, and the reference elsewhere; 'native' takes the
+            compiled library or raises; 'triton' takes the Triton kernels or raises; 'reference' takes the plain-PyTorch
+            specification.
 
     Raises:
         ValueError: for another name.
         RuntimeError: for 'native' when the compiled library is not there, and for 'triton' when triton is not
-            installed; says why.
+            installed or finds no C compiler; says why.
 
     The environment variable WGAN_KERNELS_BACKEND sets the name a process starts with; what is wrong with it is said by
     the first call. Triton serves CUDA tensors, and CPU tensors where its interpreter is on (TRITON_INTERPRET=1).
@@ -93,7 +92,7 @@ def is_native(tensor: Tensor, operator: str = "") -> bool:
     if tensor.is_cpu and _extension.LOAD_ERROR is None:
         return True
     if tensor.is_cuda and _extension.serves_cuda(tensor.device):
-        return _current == "native" or not (_HAS_TRITON and operator in TRITON_FIRST)
+        return _current == "native" or not (_WHY_NO_TRITON is None and operator in TRITON_FIRST)
     if _current == "native":
         _extension.require()
         why = f": {_extension.why_not_cuda(tensor.device)}" if tensor.is_cuda else " in this build"
@@ -111,9 +110,9 @@ def is_triton(tensor: Tensor) -> bool:
             served = "CPU tensors while TRITON_INTERPRET is set" if _INTERPRETED else "CUDA tensors"
             raise RuntimeError(f"the 'triton' back end serves {served}, got a tensor on {tensor.device}")
         return True
-    return tensor.is_cuda and _HAS_TRITON and not _INTERPRETED
+    return tensor.is_cuda and _WHY_NO_TRITON is None and not _INTERPRETED
 
 
 def _require_triton() -> None:
-    if not _HAS_TRITON:
-        raise RuntimeError("the 'triton' back end is not available: the package triton is not installed")
+    if _WHY_NO_TRITON is not None:
+        raise RuntimeError(f"the 'triton' back end is not available: {_WHY_NO_TRITON}")

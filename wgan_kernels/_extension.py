@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 import json
 import re
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from . import _toolchain
 
 _LIBRARY = Path(__file__).with_name("_C.abi3.so")
 _BUILD_REPORT = Path(__file__).with_name("_build.json")
@@ -113,15 +114,18 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         A dict with `native` (whether the compiled library is loaded), `reason` (why it is not, or None), `library`
-        (its path), `cpu_instruction_set` (the one chosen at run time: 'avx512', 'avx2' or 'plain'), `torch` (running),
-        `devices` (each CUDA device: its name, which back end 'auto' takes there, and why not the library) and `build`
-        (compiler, torch and CUDA at build time).
+        (its path), `triton` (whether Triton can be used), `triton_reason` (why not, or None), `cpu_instruction_set`
+        (the one chosen at run time: 'avx512', 'avx2' or 'plain'), `torch` (running), `devices` (each CUDA device: its
+        name, which back end 'auto' takes there, and why not those before it) and `build` (compiler, torch and CUDA at
+        build time).
     """
     native = LOAD_ERROR is None
     return {
         "native": native,
         "reason": LOAD_ERROR,
         "library": str(_LIBRARY) if native else None,
+        "triton": _toolchain.WHY_NOT is None,
+        "triton_reason": _toolchain.WHY_NOT,
         "cpu_instruction_set": torch.ops.wgan_kernels.cpu_instruction_set() if native else None,
         "torch": torch.__version__,
         "devices": {f"cuda:{index}": _device_info(index) for index in range(torch.cuda.device_count())},
@@ -131,7 +135,8 @@ def build_info() -> dict[str, Any]:
 
 def _device_info(index: int) -> str:
     major, minor = torch.cuda.get_device_capability(index)
-    reason = why_not_cuda(torch.device("cuda", index))
-    back_end = "native" if reason is None else "triton" if find_spec("triton") else "reference"
-    served = f"served by {back_end!r}" + ("" if reason is None else f" ({reason})")
+    reason, without = why_not_cuda(torch.device("cuda", index)), _toolchain.WHY_NOT
+    reasons = [] if reason is None else [reason] if without is None else [reason, without]
+    back_end = ("native", "triton", "reference")[len(reasons)]
+    served = f"served by {back_end!r}" + (f" ({'; '.join(reasons)})" if reasons else "")
     return f"{torch.cuda.get_device_name(index)}, compute capability {major}.{minor}, {served}"

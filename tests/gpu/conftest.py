@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,11 +30,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def missing(name: str) -> str | None:
     """Why a back end cannot serve the first GPU."""
-    if name == "native":
-        from wgan_kernels import _extension
+    from wgan_kernels import _extension, _toolchain
 
+    if name == "native":
         return _extension.why_not_cuda(torch.device("cuda", 0))
-    return None if importlib.util.find_spec("triton") else "triton is not installed"
+    return _toolchain.WHY_NOT
 
 
 def require(name: str) -> None:

@@ -41,6 +41,12 @@ def matmul_precision(points: Tensor, allow_tf32: bool) -> str:
     return "tf32" if allow_tf32 and points.dtype == torch.float32 else "tf32x3"
 
 
+def size_class(n: int) -> int:
+    """What configurations are tuned for instead of n, so that few sizes are tuned: the next power of two."""
+    # A traced size would be guarded by it in vain: Inductor tunes by itself.
+    return triton.next_power_of_2(n) if isinstance(n, int) else 0
+
+
 def autotuned(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Callable[[Any], Any]:
     """triton.autotune over configurations that all give the same bits; the interpreter takes the first."""
     return triton.autotune(list(configs[:1] if INTERPRETED else configs), list(key))

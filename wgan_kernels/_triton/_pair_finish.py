@@ -78,10 +78,10 @@ def finish_sums(
         tl.store(grad_thetas + b * C + component, slope, mask=held)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["B", "N", "M", "begin", "end", "S", "Q", "weight_stride"])
 def kernel_sums_finish_kernel(
     sums, gradients, weights, thetas, along_thetas, value, totals, grad_thetas, grad_x, grad_y,
-    B, N, M, D, stride, begin, end, S, Q, weight_stride, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr,
+    B, N, M, D, begin, end, S, Q, weight_stride, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr,
     NEEDS: tl.constexpr, TANGENT: tl.constexpr, DIAGONAL: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
     ELEMENTS: tl.constexpr,
 ):  # fmt: skip
@@ -95,6 +95,7 @@ def kernel_sums_finish_kernel(
         )  # fmt: skip
     else:
         at = (program - B).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
+        stride = tl.full([], D, tl.int64) * (N + M)
         b, rest = at // stride, at % stride
         in_x = rest < N * D
         inside = (b < B) & tl.where(in_x, NEEDS & 1, NEEDS & 2).to(tl.int1)

@@ -33,7 +33,7 @@ def weighted_terms(
     return tl.where(counted, total, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q"])
 def matvec_sweep(
     points, v, weights, thetas, parts, flags, N, M, D, P, begin, end, S, Q, KINDS: tl.constexpr, C: tl.constexpr,
     TERM: tl.constexpr, DIAGONAL: tl.constexpr, EXACT: tl.constexpr, FLAGGED: tl.constexpr, PRECISION: tl.constexpr,

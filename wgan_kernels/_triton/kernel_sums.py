@@ -44,16 +44,16 @@ _NARROW = [triton.Config({}, num_warps=4, num_stages=2)]
 _WIDE = [triton.Config({}, num_warps=8, num_stages=1)]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "weight_stride"])
 def sweep(
-    points, along, weights, thetas, along_thetas, sums, gradients, flags, N, M, D, stride, begin, end, S, Q,
-    weight_stride, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, NEEDS: tl.constexpr,
+    points, along, weights, thetas, along_thetas, sums, gradients, flags, N, M, D, begin, end, S, Q, weight_stride,
+    KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, NEEDS: tl.constexpr,
     TANGENT: tl.constexpr, EXACT: tl.constexpr, FLAGGED: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     """points, along: [B, N + M, D]; weights: [3, C] or [B, 3, C] float64; thetas: [C, Q]; along_thetas: [C];
     sums: [B, tiles, S, 4, C] float64, of k and k_t, of pairs within a set and across; gradients: [B, S, N + M, D]
-    float64; flags: [B, tiles, S] int32; stride: (N + M) * D."""
+    float64; flags: [B, tiles, S] int32."""
     program = tl.program_id(0)
     if FLAGGED:
         if tl.load(flags + program) == 0:
@@ -61,8 +61,8 @@ def sweep(
     tiles_x = tl.cdiv(N, BLOCK)
     tiles = tiles_x + tl.cdiv(M, BLOCK)
     split, tile, b = program % S, program // S % tiles, (program // S // tiles).to(tl.int64)
-    points, along, weights = points + b * stride, along + b * stride, weights + b * weight_stride
-    gradients = gradients + (b * S + split) * stride
+    first, weights = b * (N + M) * D, weights + b * weight_stride
+    points, along, gradients = points + first, along + first, gradients + (b * S + split) * (N + M) * D
     of_y = tile >= tiles_x
     owned = tl.where(of_y, NEEDS & 2, NEEDS & 1) != 0
     i, i_limit = tile_range(tile, N, M, BLOCK)
@@ -172,8 +172,8 @@ def _sweep(
             # Second derivatives are rare: that they take no TF32 saves a kernel.
             precision = matmul_precision(x, allow_tf32 and not tangent)
             settings = {"FLAGGED": False, "PRECISION": precision, "FEATURES": FEATURES, **common}
-            arguments = (points, along, weights, params, along_thetas, sums, gradients, flags, N, M, D, (N + M) * D,
-                         begin, end, S, Q, weight_stride)  # fmt: skip
+            arguments = (points, along, weights, params, along_thetas, sums, gradients, flags, N, M, D, begin,
+                         end, S, Q, weight_stride)  # fmt: skip
             if not exact:
                 kernel = kernel_sums_tangent_kernel if tangent else kernel_sums_kernel
                 wrap_triton(kernel)[(programs,)](*arguments, EXACT=False, **settings)
@@ -183,7 +183,7 @@ def _sweep(
             elements = B * (N + M) * D if gradient else 0
             wrap_triton(kernel_sums_finish_kernel)[(B + triton.cdiv(elements, FINISH_ELEMENTS),)](
                 sums, gradients, weights, params, along_thetas, value, totals, grad_thetas, grad_x, grad_y,
-                B, N, M, D, (N + M) * D, begin, end, S, Q, weight_stride, DIAGONAL=diagonal, PARTS=FINISH_PARTS,
+                B, N, M, D, begin, end, S, Q, weight_stride, DIAGONAL=diagonal, PARTS=FINISH_PARTS,
                 ELEMENTS=FINISH_ELEMENTS, **common,
             )  # fmt: skip
     return value, totals, grad_x, grad_y, grad_thetas

@@ -17,6 +17,7 @@ from ._launch import (
     in_rows,
     narrowed,
     operator,
+    size_class,
     widened,
     words,
     wrap_triton,
@@ -26,7 +27,8 @@ from .interpolate import ELEMENTWISE
 BLOCK = 2048
 PART = 4 * BLOCK  # features that one program sums up
 ROWS = 256  # rows that the last program adds at a time
-_SCALARS = ["target_high", "target_low", "factor_high", "factor_low"]
+# Of sizes only the distance of rows, D, says how memory is aligned; a kernel compiled for any other gains nothing.
+_SCALARS = ["target_high", "target_low", "factor_high", "factor_low", "B", "parts", "size_class"]
 
 
 @triton.jit
@@ -95,10 +97,10 @@ def norm_penalty_kernel(
         tl.store(value, (factor * tl.sum(total, 0)).to(value.dtype.element_ty))
 
 
-@autotuned(ELEMENTWISE, ["D"])
+@autotuned(ELEMENTWISE, ["size_class"])
 @triton.jit(do_not_specialize=_SCALARS)
 def norm_penalty_backward_kernel(
-    grad_value, grad, norms, grad_x, D, target_high, target_low, factor_high, factor_low,
+    grad_value, grad, norms, grad_x, D, size_class, target_high, target_low, factor_high, factor_low,
     ONE_SIDED: tl.constexpr, REDUCED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """grad_value: [] or [B]; grad, grad_x: [B, D]; norms: [B] float64."""
@@ -113,10 +115,10 @@ def norm_penalty_backward_kernel(
     tl.store(grad_x + at, narrowed(out, grad_x.dtype.element_ty), mask=inside)
 
 
-@autotuned(ELEMENTWISE, ["D"])
+@autotuned(ELEMENTWISE, ["size_class"])
 @triton.jit(do_not_specialize=_SCALARS)
 def norm_penalty_double_backward_kernel(
-    grad_grad_x, grad_value, grad, norms, dots, grad_grad_value, grad_x, B, D, parts,
+    grad_grad_x, grad_value, grad, norms, dots, grad_grad_value, grad_x, B, D, parts, size_class,
     target_high, target_low, factor_high, factor_low,
     ONE_SIDED: tl.constexpr, REDUCED: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -198,7 +200,7 @@ def norm_penalty_backward(
     if grad_x.numel() > 0:
         with device_of(grad):
             wrap_triton(norm_penalty_backward_kernel)[lambda meta: (B * triton.cdiv(D, meta["BLOCK"]),)](
-                grad_value.contiguous(), rows, norms.contiguous(), grad_x, D,
+                grad_value.contiguous(), rows, norms.contiguous(), grad_x, D, size_class(D),
                 *words(target), *words(_factor(B, reduction, weight)), ONE_SIDED=one_sided, REDUCED=reduction != 0,
             )  # fmt: skip
     return in_layout_of(grad, grad_x)
@@ -217,7 +219,7 @@ def norm_penalty_double_backward(
     with device_of(grad):
         wrap_triton(norm_penalty_double_backward_kernel)[lambda meta: (B * triton.cdiv(D, meta["BLOCK"]) + 1,)](
             grad_rows, outer, rows, norms.contiguous(), _row_dots(grad_rows, rows), grad_grad_value, grad_x,
-            B, D, parts, *words(target), *words(_factor(B, reduction, weight)),
+            B, D, parts, size_class(D), *words(target), *words(_factor(B, reduction, weight)),
             ONE_SIDED=one_sided, REDUCED=reduction != 0, ROWS=ROWS,
         )  # fmt: skip
     return in_layout_of(grad_value, grad_grad_value), in_layout_of(grad, grad_x)

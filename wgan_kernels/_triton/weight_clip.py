@@ -1,4 +1,9 @@
-"""clip_weights_: many tensors in one launch, in place."""
+"""clip_weights_: many tensors in one launch, in place.
+
+The launch reads the tensors' addresses from a table in device memory, which cannot be made inside a CUDA graph. A graph
+captured with addresses that were not met before therefore gets one `clamp_` for each tensor: the same numbers in more
+launches. One call before the capture avoids that.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +29,7 @@ _DTYPES = {
 
 
 @autotuned([triton.Config({}, num_warps=warps) for warps in (4, 8)])
-@triton.jit(do_not_specialize=["low_high", "low_low", "high_high", "high_low"])
+@triton.jit(do_not_specialize=["K", "low_high", "low_low", "high_high", "high_low"])
 def clip_weights_kernel(
     table, K, low_high, low_low, high_high, high_low,
     DTYPE: tl.constexpr, TENSORS: tl.constexpr, ALIGNMENT: tl.constexpr, BLOCK: tl.constexpr,

@@ -40,18 +40,24 @@ def _cached_constant(rows: tuple[tuple[float, ...], ...], device: torch.device) 
 
 
 # What graphs were captured with, and read again at every replay.
-_captured: list[Tensor] = []
+_captured: dict[int, Tensor] = {}
 
 
 def keep_for_graphs(*constants: Tensor) -> None:
     if constants[0].is_cuda and torch.cuda.is_current_stream_capturing():
-        _captured.extend(constants)
+        for constant in constants:
+            _captured[id(constant)] = constant
 
 
 def allows_tf32(x: Tensor) -> bool:
     """Whether torch may multiply matrices of this tensor's float32 numbers in TF32."""
-    if not x.is_cuda or x.dtype != torch.float32:
-        return False
-    if torch.compiler.is_compiling():  # the older name is the one that it knows how to guard
-        return torch.backends.cuda.matmul.allow_tf32
+    return x.is_cuda and x.dtype == torch.float32 and _tf32_is_set()
+
+
+def _tf32_is_set() -> bool:
+    # Not the older allow_tf32, which raises once this is set; both names set what is read here.
     return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+# As torch.compiler.assume_constant_result marks it: the compiler cannot trace the reading, but guards the setting.
+_tf32_is_set._dynamo_marked_constant = True
