@@ -8,14 +8,17 @@ python tests/cuda_resources.py --check LOG      compares the output of such a bu
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_suffix(".json")
@@ -27,6 +30,7 @@ FLAGS = "-Xptxas=-v,-warn-spills,-Werror -Werror=all-warnings"
 
 # Architecture: kernel: [registers, bytes of static shared memory, bytes of stack]
 Resources = dict[str, dict[str, list[int]]]
+Numbers = TypeVar("Numbers")
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for '(sm_\w+)'")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -50,7 +54,7 @@ def parse(log: str) -> tuple[Resources, list[str]]:
     return {arch: _demangled(kernels) for arch, kernels in found.items()}, spills
 
 
-def _demangled(kernels: dict[str, list[int]]) -> dict[str, list[int]]:
+def _demangled(kernels: dict[str, Numbers]) -> dict[str, Numbers]:
     """Names as they are written: those of the compiler hold a checksum of the file's path."""
     done = subprocess.run(["c++filt"], input="\n".join(kernels), capture_output=True, text=True, check=True)
     names = [_shortened(name) for name in done.stdout.splitlines()]
@@ -67,6 +71,32 @@ def _shortened(name: str) -> str:
         if letter == "(" and depth == 0:
             return name[:at]
     return name
+
+
+def accesses(compiled: Path) -> dict[str, dict[str, int]] | None:
+    """How many instructions of each width load from and store to global memory: {kernel: {"LDG.128": 8, ...}}; None
+    where there is nothing to disassemble with."""
+    tool = _disassembler()
+    if tool is None:
+        return None
+    run = {"capture_output": True, "text": True, "check": True}
+    found = {}
+    for part in subprocess.run([tool, "-sass", str(compiled)], **run).stdout.split("Function : ")[1:]:
+        counts: dict[str, int] = {}
+        for kind, modifiers in re.findall(r"\b(LDG|STG)\.([.A-Z0-9]+)", part):
+            width = next((name for name in modifiers.split(".") if name in ("64", "128", "U8", "U16")), "32")
+            counts[f"{kind}.{width}"] = counts.get(f"{kind}.{width}", 0) + 1
+        found[part.split()[0]] = counts
+    return _demangled(found)
+
+
+def _disassembler() -> str | None:
+    """cuobjdump: of the toolkit, or the one that triton brings along."""
+    toolkit = cuda_toolkit.find()
+    places = [toolkit.home / "bin"] if toolkit else []
+    if (triton := importlib.util.find_spec("triton")) is not None:
+        places.append(Path(triton.origin).parent / "backends" / "nvidia" / "bin")
+    return shutil.which("cuobjdump", path=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
 
 
 def table() -> dict:

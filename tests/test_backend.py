@@ -295,6 +295,38 @@ def test_a_measured_preference_gives_an_operator_to_triton(monkeypatch: pytest.M
     assert _backend.is_native(x, "interpolate")
 
 
+@pytest.mark.parametrize("has_triton", [True, False])
+def test_mixtures_too_large_for_cuda_go_to_the_next_back_end(has_triton: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    header = (TESTS.parent / "csrc" / "core" / "kernel_pairs.h").read_text()
+    most = int(re.search(r"kMaxComponents = (\d+)", header)[1])
+    monkeypatch.setattr(_backend, "_INTERPRETED", False)
+    monkeypatch.setattr(_backend, "_HAS_TRITON", has_triton)
+    monkeypatch.setattr(_backend, "_current", "auto")
+    monkeypatch.setattr("wgan_kernels._extension.serves_cuda", lambda device: True)
+    monkeypatch.setattr("wgan_kernels._extension.LOAD_ERROR", None)
+    cpu, cuda = OnDevice("cpu"), OnDevice("cuda:0")
+    assert _backend.is_native(cuda, "kernel_sums", most) and _backend.is_native(cpu, "kernel_sums", most + 1)
+    assert not _backend.is_native(cuda, "kernel_sums", most + 1) and _backend.is_triton(cuda) == has_triton
+    monkeypatch.setattr(_backend, "_current", "native")
+    assert _backend.is_native(cuda, "kernel_sums", most + 1), "it says itself what is too much"
+
+
+@pytest.mark.parametrize("operator", ["kernel_sums", "weighted_kernel_sum", "kernel_matvec"])
+def test_operators_over_pairs_say_how_large_their_mixture_is(operator: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wgan_kernels.ops.kernel_matvec import kernel_matvec
+    from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+
+    asked = []
+    monkeypatch.setattr(_backend, "is_native", lambda tensor, operator, components=1: asked.append(components))
+    x, kinds, params = torch.ones(2, 3), ("rbf",) * 40, (1.0,) * 40
+    with use_backend("reference"):
+        if operator == "kernel_matvec":
+            kernel_matvec(x, x, torch.ones(2, 1), kinds, params)
+        else:
+            {"kernel_sums": kernel_sums}.get(operator, weighted_kernel_sum)(x, x, kinds, params, (1.0, 1.0, -2.0))
+    assert asked and set(asked) == {40}
+
+
 def test_importing_takes_no_triton_along() -> None:
     code = """
 import sys, torch

@@ -16,6 +16,9 @@ _MAY_BE_NATIVE = ("auto", "native")
 # The operators that 'auto' gives to Triton on CUDA devices that both serve. None: not measured on hardware yet.
 TRITON_FIRST: frozenset[str] = frozenset()
 
+# kMaxComponents in csrc/core/kernel_pairs.h.
+_MOST_COMPONENTS_ON_CUDA = 32
+
 _WHY_NO_TRITON = _toolchain.WHY_NOT
 _INTERPRETED = _toolchain.INTERPRETED
 
@@ -79,8 +82,11 @@ def _is_reference_only() -> bool:
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
 
 
-def is_native(tensor: Tensor, operator: str = "") -> bool:
-    """Whether the compiled library serves a call of this operator on tensors like this one."""
+def is_native(tensor: Tensor, operator: str = "", components: int = 1) -> bool:
+    """Whether the compiled library serves a call of this operator on tensors like this one.
+
+    components: how many kernel functions it is given; where they are too many for CUDA, 'native' raises when called.
+    """
     if (
         _current not in _MAY_BE_NATIVE
         or torch._C._are_functorch_transforms_active()
@@ -92,7 +98,10 @@ def is_native(tensor: Tensor, operator: str = "") -> bool:
     if tensor.is_cpu and _extension.LOAD_ERROR is None:
         return True
     if tensor.is_cuda and _extension.serves_cuda(tensor.device):
-        return _current == "native" or not (_WHY_NO_TRITON is None and operator in TRITON_FIRST)
+        if _current == "native":
+            return True
+        triton_first = _WHY_NO_TRITON is None and operator in TRITON_FIRST
+        return components <= _MOST_COMPONENTS_ON_CUDA and not triton_first
     if _current == "native":
         _extension.require()
         why = f": {_extension.why_not_cuda(tensor.device)}" if tensor.is_cuda else " in this build"

@@ -16,13 +16,13 @@ struct Factors {
 
 // The part of [B, D], as one row, that a block works on: elements [begin, end) counted from `start`, which lies on a
 // multiple of 16 bytes. Small numbers, for few registers.
-struct Tile {
+struct RowsOfBlock {
   int64_t start, first_row;
   int begin, end;
   int head;     // where the second row begins
   int columns;  // D, or more than there are
 
-  WGK_DEVICE Tile(int64_t B, int64_t D, int size, int shift) {
+  WGK_DEVICE RowsOfBlock(int64_t B, int64_t D, int size, int shift) {
     start = static_cast<int64_t>(blockIdx.x) * size - shift;
     begin = start < 0 ? static_cast<int>(-start) : 0;
     end = static_cast<int>(min(static_cast<int64_t>(size), B * D - start));
@@ -54,8 +54,8 @@ WGK_DEVICE bool fits(const Factors& f) {
 
 // What does not come in whole packs, in one row, with factors that fit: element by element.
 template <class T, bool has_u>
-WGK_DEVICE void combine_each(const Tile& tile, const Factors* factors, int begin, int end, const T* u, const T* x,
-                             T* out) {
+WGK_DEVICE void combine_each(const RowsOfBlock& tile, const Factors* factors, int begin, int end, const T* u,
+                             const T* x, T* out) {
 #pragma unroll 1
   for (int i = begin; i < end; ++i) {
     const Factors f = factors[tile.row(i)];
@@ -72,7 +72,7 @@ template <class T, bool has_u, int V, class RowFactors>
 __global__ void __launch_bounds__(kCombineThreads, 2)
     combine_kernel(int64_t B, int64_t D, int size, int shift, RowFactors row_factors, const T* u, const T* x, T* out) {
   WGK_SHARED(Factors, factors, kCombineThreads + 1);
-  const Tile tile(B, D, size, shift);
+  const RowsOfBlock tile(B, D, size, shift);
   x += tile.start;
   out += tile.start;
   if constexpr (has_u) {

@@ -91,9 +91,14 @@ WGK_DEVICE Pack<T, V> load_pack(const T* p) {
   return *reinterpret_cast<const Pack<T, V>*>(p);
 }
 
+// By the name of the default policy: a plain store of 16 bytes, where some lanes take another way, becomes four of 4.
 template <int V, class T>
 WGK_DEVICE void store_pack(T* p, const Pack<T, V>& pack) {
-  *reinterpret_cast<Pack<T, V>*>(p) = pack;
+  if constexpr (V == 1) {
+    *p = pack.one;
+  } else {
+    __stwb(reinterpret_cast<uint4*>(p), make_uint4(pack.words[0], pack.words[1], pack.words[2], pack.words[3]));
+  }
 }
 
 // How many elements past a multiple of 16 bytes p is.

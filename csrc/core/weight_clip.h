@@ -17,7 +17,7 @@ struct ClipTensor {
 // NaN stays NaN. The bounds are rounded to each tensor's dtype first.
 void clip_weights(Isa isa, ParallelFor run, const ClipTensor* tensors, int64_t count, double low, double high);
 
-// The same of device memory, in as few launches as their arguments allow: some hundred tensors in each.
+// The same of device memory, in as few launches as their arguments allow: 120 tensors at most in each.
 CudaStatus clip_weights_cuda(CudaStream stream, const ClipTensor* tensors, int64_t count, double low, double high);
 
 }  // namespace wgk

@@ -41,6 +41,10 @@ WEIGHT_CLIP = {
         "weight_clip", "order", "weight_clip_cuda.cu", "entry[middle].first_block <= blockIdx.x",
         "entry[middle].first_block + MUTANT <= blockIdx.x", "test_a_critic_in_one_launch",
     ),
+    "clip_past_the_end_with_gaps": Mutant(
+        "weight_clip", "tail", "weight_clip_cuda.cu", "min((chunk + 1) * kChunk, elements)",
+        "min((chunk + 1) * kChunk, elements + MUTANT)", "test_chunks_with_gaps and float32",
+    ),
 }
 
 INTERPOLATE = {
@@ -84,6 +88,10 @@ NORM_PENALTY = {
         "norm_penalty", "tail", "row_sums.cuh", "j + e < n ? p[j + e]", "j + e < n + MUTANT ? p[j + e]",
         "test_every_pass and float32", ("", "address"),
     ),
+    "last_row_left_out": Mutant(
+        "norm_penalty", "mask", "row_sums.cuh", "if (row >= B) {", "if (row >= B - MUTANT) {",
+        "test_every_pass and float32",
+    ),
     "second_scale": Mutant(
         "norm_penalty", "coefficient", "norm_penalty_cuda.cu", "scale * second_scale(",
         "(MUTANT ? 1 + 1e-4 : 1) * scale * second_scale(", "test_every_pass and float32",
@@ -94,6 +102,14 @@ KERNEL_SUMS = {
     "tile_loaded_too_soon": Mutant(
         "kernel_sums", "barrier", "kernel_sums_sweep.cuh", "__syncthreads();  // nobody reads",
         "if (!MUTANT) __syncthreads();  // nobody reads", EVERY_SUM, NUMBERS_AND_RACES,
+    ),
+    "tile_read_too_soon": Mutant(
+        "kernel_sums", "barrier", "kernel_sums_sweep.cuh", "__syncthreads();\n    if (warp <",
+        "if (!MUTANT) __syncthreads();\n    if (warp <", EVERY_SUM, NUMBERS_AND_RACES,
+    ),
+    "last_gradient_left_out": Mutant(
+        "kernel_sums", "tail", "kernel_sums_cuda.cu", "if (at >= z.B * R * z.D ||",
+        "if (at >= z.B * R * z.D - MUTANT ||", EVERY_SUM,
     ),
     "shares_without_barrier": Mutant(
         "kernel_sums", "barrier", "kernel_sums_sweep.cuh", "const int C = a.mixture.C;\n  __syncthreads();",
@@ -141,6 +157,18 @@ KERNEL_MATVEC = {
         "kernel_matvec", "barrier", "kernel_matvec_cuda.cu",
         "__syncthreads();\n    load_columns", "if (!MUTANT) __syncthreads();\n    load_columns",
         EVERY_PRODUCT, NUMBERS_AND_RACES,
+    ),
+    "points_read_too_soon": Mutant(
+        "kernel_matvec", "barrier", "kernel_matvec_cuda.cu", "__syncthreads();\n    if (row < unit.count) {",
+        "if (!MUTANT) __syncthreads();\n    if (row < unit.count) {", EVERY_PRODUCT, NUMBERS_AND_RACES,
+    ),
+    "columns_read_too_soon": Mutant(
+        "kernel_matvec", "barrier", "kernel_matvec_cuda.cu", "__syncthreads();\n    if (row >= unit.count) {",
+        "if (!MUTANT) __syncthreads();\n    if (row >= unit.count) {", EVERY_PRODUCT, NUMBERS_AND_RACES,
+    ),
+    "last_product_left_out": Mutant(
+        "kernel_matvec", "tail", "kernel_matvec_cuda.cu", "if (at >= a.points.z.B * rows * a.P) {",
+        "if (at >= a.points.z.B * rows * a.P - MUTANT) {", EVERY_PRODUCT,
     ),
     "points_with_themselves": Mutant(
         "kernel_matvec", "mask", "pair_blocks.cuh", "c != r + self", "(c != r + self || MUTANT)", EVERY_PRODUCT,

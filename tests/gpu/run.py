@@ -1,13 +1,15 @@
 """make gpu: builds the kernels for this machine's GPUs, tests them, and times them. Needs no network.
 
-Works in the Python it is started with, which must have torch with CUDA, setuptools 77, pip and ninja; triton, pytest,
-hypothesis and numpy where their parts are to run; nvcc and a C++ compiler for the CUDA kernels. One part that fails
-does not keep the others from running; the exit status says whether all did well. Writes a JSON and a page under
-benchmarks/results, whatever failed; output is kept in build/gpu.
+Works in the Python it is started with, which must have torch with CUDA, setuptools and ninja; pip and setuptools 77 to
+install the package, which is else built where it lies; triton, pytest, hypothesis and numpy where their parts are to
+run; nvcc and a C++ compiler for the CUDA kernels. One part that fails does not keep the others from running; the exit
+status says whether all did well. Writes a JSON and a page under benchmarks/results, whatever failed; output is kept in
+build/gpu.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -24,11 +26,11 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import results_of  # noqa: E402 - it lies beside the tests
 
 LOGS = ROOT / "build" / "gpu"
-# Seconds after which a part is given up, so that all of them take under eight minutes; and those that the tests leave
-# for the parts that come after them.
-LIMITS = {"build": 200, "info": 60, "tests": 240, "benchmarks": 150, "memcheck": 60, "racecheck": 60}
-TOTAL = 460
-LEFT_BY_TESTS = 120
+# Seconds of each part, together under eight minutes. What a part leaves of them goes to those after it; one that is not
+# done when the shares of the later ones begin is given up.
+SHARES = {"build": 150, "info": 15, "tests": 130, "benchmarks": 75, "memcheck": 50, "racecheck": 40}
+# The first that reads the licence in pyproject.toml, which is a string.
+OLDEST_SETUPTOOLS = 77
 
 DEVICES = """
 import json, torch
@@ -50,10 +52,15 @@ class Runner:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         self.environment = {**os.environ, "PATH": path, "WGAN_KERNELS_TEST_GPU": "1", "PYTHONUNBUFFERED": "1"}
 
-    def run(self, part: str, command: Sequence[str], tail: int = 25, **environment: str) -> bool:
+    def seconds_for(self, part: str) -> float:
+        """From now to where the shares of the parts after it begin."""
+        parts = list(SHARES)
+        end = sum(SHARES[each] for each in parts[: parts.index(part) + 1])
+        return end - (time.monotonic() - self.start)
+
+    def run(self, part: str, command: Sequence[str], tail: int = 25, folder: Path = ROOT, **environment: str) -> bool:
         """Runs a part within its time; keeps its output and prints the end of it."""
-        left = TOTAL - (time.monotonic() - self.start)
-        limit = min(LIMITS[part], left - LEFT_BY_TESTS if part == "tests" else left)
+        limit = self.seconds_for(part)
         if limit <= 5:
             self.outcomes[part] = "FAILED: no time was left for it"
             return False
@@ -62,7 +69,7 @@ class Runner:
         with log.open("w") as out:
             process = subprocess.Popen(
                 command,
-                cwd=ROOT,
+                cwd=folder,
                 env={**self.environment, **environment},
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -86,12 +93,37 @@ class Runner:
         return any(outcome.startswith("FAILED") for outcome in self.outcomes.values())
 
 
+def setuptools_version() -> str | None:
+    try:
+        return importlib.metadata.version("setuptools")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def without_project_file() -> Path:
+    """A folder of links to what setup.py needs, so that what is built in it lands in the package itself."""
+    folder = LOGS / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("setup.py", "cuda_toolkit.py", "csrc", "wgan_kernels"):
+        if not (folder / name).is_symlink():
+            (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
 def build(runner: Runner, capabilities: Sequence[str]) -> None:
     environment = {"WGAN_KERNELS_CUDA": "1", "TORCH_CUDA_ARCH_LIST": ";".join(capabilities)}
     pip = ["-m", "pip", "install", "--verbose", "--no-build-isolation", "--no-deps", "--editable", "."]
-    if not runner.run("build", [sys.executable, *pip], tail=4, **environment):
+    in_place = [sys.executable, "setup.py", "build_ext", "--inplace"]
+    version = setuptools_version()
+    if version is None:
+        runner.skip("build", "setuptools is not installed", failed=True)
+    elif int(version.split(".")[0]) < OLDEST_SETUPTOOLS:
+        print(f"setuptools {version} cannot read pyproject.toml ({OLDEST_SETUPTOOLS} can): building without that file,")
+        print("and without installing the package.")
+        runner.run("build", in_place, folder=without_project_file(), **environment)
+    elif not runner.run("build", [sys.executable, *pip], tail=4, **environment):
         print("It could not be installed: building beside the sources instead.")
-        runner.run("build", [sys.executable, "setup.py", "build_ext", "--inplace"], **environment)
+        runner.run("build", in_place, **environment)
     runner.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 

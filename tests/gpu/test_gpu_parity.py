@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, SHAPES, assert_same_bits, lay_out, samples
+from tolerances import assert_as_good_as_torch
 from torch import Tensor
 
 import wgan_kernels as wk
@@ -110,7 +111,9 @@ def test_norm_penalty_at_its_edges(back_end: str, dtype: torch.dtype, monkeypatc
     monkeypatch.setattr(of_norm_penalty, "norm_penalty", on_gpu(wk.norm_penalty))
     of_norm_penalty.test_known_answer(back_end, dtype)
     of_norm_penalty.test_a_norm_of_exactly_the_target(back_end, dtype)
-    of_norm_penalty.test_nan_and_infinity_propagate(back_end, dtype, float("nan"))
+    of_norm_penalty.test_no_samples_and_no_features(back_end)
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        of_norm_penalty.test_nan_and_infinity_propagate(back_end, dtype, bad)
     for target, one_sided in of_norm_penalty.SETTINGS:
         of_norm_penalty.test_at_zero_gradient(back_end, dtype, target, one_sided, "mean")
 
@@ -155,6 +158,39 @@ def test_kernel_sums_at_its_edges(back_end: str, name: str, monkeypatch: pytest.
     getattr(of_kernel_sums, name)(back_end)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_nan_and_infinity_propagate_through_kernel_sums(
+    back_end: str, dtype: torch.dtype, bad: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
+    of_kernel_sums.test_nan_and_infinity_propagate(back_end, dtype, bad)
+
+
+@pytest.mark.parametrize("problems", [(), (2,)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_kernel_sums_of_very_many_points(back_end: str, dtype: torch.dtype, problems: tuple[int, ...]) -> None:
+    """So many that a block's gradients leave its registers again and again. Torch's matrices would not fit everywhere:
+    exact is what the CPU says in float64."""
+    N, M, D, every = 8192 if problems == () else 4200, 70, 3, 16
+    x, y = samples((*problems, N, D), dtype, seed=1), samples((*problems, M, D), dtype, seed=2) + 0.3
+    along = [samples(t.shape, dtype, seed=20 + k) for k, t in enumerate((x, y))]
+    params, weights = of_kernel_sums.mixture(of_kernel_sums.KINDS, D)
+
+    def value(x: Tensor, y: Tensor) -> Tensor:
+        return kernel_sums(x, y, of_kernel_sums.KINDS, params, weights)[0]
+
+    _, first, second = of_kernel_sums.derivatives(on_gpu(value), (x, y), along)
+    swept = of_kernel_sums.one_sweep(on_gpu(value), (x, y))
+    with wk.use_backend("auto"):
+        _, *exact = of_kernel_sums.derivatives(value, (x.double(), y.double()), along)
+    few = [t.reshape(-1, t.shape[-2], D)[0, ::every] for t in (x, y)]
+    sizes = [every * size for size in of_kernel_sums.magnitudes(*few, of_kernel_sums.KINDS, params, weights)]
+    for order, result in ((1, first), (1, swept), (2, second)):
+        for ours, good in zip(result, exact[order - 1], strict=True):
+            assert_as_good_as_torch(ours, good, good, f"derivative {order}", sizes[order])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernel_sums_of_coincident_points(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
@@ -164,6 +200,13 @@ def test_kernel_sums_of_coincident_points(back_end: str, dtype: torch.dtype, mon
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_kernel_matvec(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_kernel_matvec, "kernel_matvec", on_gpu(kernel_matvec))
+    of_kernel_matvec.test_product_and_gradients_are_as_good_as_torch(back_end, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_kernel_matvec_of_very_many_points(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_kernel_matvec, "kernel_matvec", on_gpu(kernel_matvec))
+    monkeypatch.setattr(of_kernel_matvec, "SIZES", [(2048, 8192, 5, 3)])
     of_kernel_matvec.test_product_and_gradients_are_as_good_as_torch(back_end, dtype)
 
 

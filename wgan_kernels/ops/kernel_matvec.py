@@ -145,7 +145,7 @@ def kernel_matvec(
     codes, params, ones = as_tensors(kinds, params, (1.0,), x.device)
     weights = ones[0] if weights is None else weights.to(x.device)
     v = v.to(torch.promote_types(x.dtype, torch.float32))
-    if _backend.is_native(x, "kernel_matvec"):
+    if _backend.is_native(x, "kernel_matvec", len(kinds)):
         run = _kernel_matvec
     elif _backend.is_triton(x):
         from . import _triton_operators

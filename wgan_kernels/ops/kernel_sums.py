@@ -230,7 +230,7 @@ def kernel_sums(
     order: the same input gives the same bits for any number of threads.
     """
     codes, params, weights = as_tensors(kinds, params, weights, x.device)
-    if _backend.is_native(x, "kernel_sums"):
+    if _backend.is_native(x, "kernel_sums", len(kinds)):
         run = _kernel_sums
     elif _backend.is_triton(x):
         from . import _triton_operators
@@ -299,7 +299,7 @@ def weighted_kernel_sum(
         or type(weights) is not tuple
         or torch.compiler.is_compiling()
         or torch._C._len_torch_dispatch_stack() > 0
-        or not _backend.is_native(x, "kernel_sums")
+        or not _backend.is_native(x, "kernel_sums", len(kinds))
     ):
         return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
     needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0

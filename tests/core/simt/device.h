@@ -74,13 +74,18 @@ template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
+// Copied: a vector goes where numbers of another type are.
+template <class T>
+void __stwb(T* p, T value) {
+  std::memcpy(p, &value, sizeof(T));
+}
 template <class T>
 void __stcs(T* p, T value) {
-  *p = value;
+  __stwb(p, value);
 }
 template <class T>
 void __stcg(T* p, T value) {
-  *p = value;
+  __stwb(p, value);
 }
 
 // ---- arithmetic
