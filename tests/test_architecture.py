@@ -22,9 +22,10 @@ BUILT_FROM_OPS = {"mmd", "optim", "nn"} | PENALTY
 ABOVE_OPS = {"ops", "kernels", "_checks", "_backend"} | BUILT_FROM_OPS
 # Layer: the layers of the package that it may import. Each may import itself, torch and the standard library.
 MAY_IMPORT = {
-    "_extension": set(),
+    "_toolchain": set(),
+    "_extension": {"_toolchain"},
     "_checks": set(),
-    "_backend": {"_extension", "_checks"},
+    "_backend": {"_extension", "_toolchain", "_checks"},
     "reference": set(),
     "_triton": set(),
     "ops": {"_extension", "_backend", "_checks", "reference", "_triton"},
