@@ -300,7 +300,7 @@ def test_mixtures_too_large_for_cuda_go_to_the_next_back_end(has_triton: bool, m
     header = (TESTS.parent / "csrc" / "core" / "kernel_pairs.h").read_text()
     most = int(re.search(r"kMaxComponents = (\d+)", header)[1])
     monkeypatch.setattr(_backend, "_INTERPRETED", False)
-    monkeypatch.setattr(_backend, "_HAS_TRITON", has_triton)
+    monkeypatch.setattr(_backend, "_WHY_NO_TRITON", None if has_triton else "triton is not installed")
     monkeypatch.setattr(_backend, "_current", "auto")
     monkeypatch.setattr("wgan_kernels._extension.serves_cuda", lambda device: True)
     monkeypatch.setattr("wgan_kernels._extension.LOAD_ERROR", None)
