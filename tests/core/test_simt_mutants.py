@@ -105,6 +105,7 @@ def test_is_noticed(mutants, name):
     assert done.returncode not in (0, 4, 5) and REPORTS[SANITIZER] in done.stdout, done.stdout
 
 
+@pytest.mark.skipif(SANITIZER != "", reason="the same tests run under the sanitizer without mutants, too")
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_without_a_mistake_nothing_is_noticed(mutants, operator):
     tests = sorted({MUTANTS[name].test for name in NOTICED if MUTANTS[name].operator == operator})
