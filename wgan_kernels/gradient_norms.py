@@ -33,7 +33,10 @@ class GradientNorms(NamedTuple):
         if settings["sample_weight"] is not None:
             _checks.floating("sample_weight", settings["sample_weight"])
         if norm_dims is not None:
-            norm_dims = tuple([norm_dims] if isinstance(norm_dims, int) else norm_dims)
+            dims = norm_dims if isinstance(norm_dims, (tuple, list)) else (norm_dims,)
+            if any([isinstance(dim, bool) or not isinstance(dim, int) for dim in dims]):
+                raise TypeError(f"norm_dims must be a whole number or a sequence of them, got {norm_dims!r}")
+            norm_dims = tuple(dims)
             if settings["pac"] > 1:
                 raise ValueError(f"norm_dims must be None with pac={settings['pac']}: a norm is that of a whole group")
         return cls(norm_dims=norm_dims, **settings)

@@ -54,9 +54,8 @@ def _unmixed(
         raise ValueError(f"mix and generator must be None with points={points!r}, where nothing is mixed")
     _checks.batched(points, x)
     _in_groups(points, x, pac)
-    if detach or not x.requires_grad:
-        x = x.detach()
-    return x.clone() if not torch.compiler.is_compiling() and x.is_inference() else x
+    # Of its own: a critic may write into its input. And not made under inference mode, which autograd takes no part in.
+    return x.detach().clone() if detach or not x.requires_grad else x
 
 
 def _in_groups(name: str, x: Tensor | None, pac: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from . import _backend
 from .closed_form import NotCovered, closed_form_penalty, fully_connected_layers, fully_connected_penalty
@@ -44,6 +45,8 @@ def choose_route(asked: str, critic: Any, x: Tensor, norms: GradientNorms, detac
         return Route("closed_form" if not obstacle else "double_backward", "it was asked for")
     if transformed:
         return Route("functional", f"only torch.func's own derivatives can be transformed {_IN_TRANSFORMS}")
+    if isinstance(critic, DistributedDataParallel) and critic.find_unused_parameters:
+        obstacle = obstacle or "DistributedDataParallel looks for unused parameters in the whole graph"
     obstacle = obstacle or remembered_obstacle(critic)
     return Route("double_backward", obstacle) if obstacle else Route("closed_form", "the critic allows it")
 
@@ -68,14 +71,20 @@ def _obstacle(x: Tensor, norms: GradientNorms, detach: bool, transformed: bool) 
 
 def remembered_obstacle(critic: Any) -> str | None:
     try:
-        return _not_covered.get(critic)
+        return _not_covered.get(_lasting(critic))
     except TypeError:  # not hashable, or without weak references
         return None
 
 
 def remember_obstacle(critic: Any, obstacle: str) -> None:
     with contextlib.suppress(TypeError):
-        _not_covered[critic] = obstacle
+        _not_covered[_lasting(critic)] = obstacle
+
+
+def _lasting(critic: Any) -> Any:
+    """What is the same from call to call: methods and lambdas are made anew each time."""
+    owner = getattr(critic, "__self__", None)
+    return getattr(critic, "__code__", critic) if owner is None else owner
 
 
 def penalty_by_route(
@@ -113,7 +122,7 @@ def _fully_connected(score: Score, x: Tensor, norms: GradientNorms) -> tuple[Ten
 def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:
     """What 'auto' takes, found by a trial run that the critic does not notice; what was remembered is forgotten."""
     with contextlib.suppress(TypeError):
-        _not_covered.pop(score.critic, None)
+        _not_covered.pop(_lasting(score.critic), None)
     route = choose_route("auto", score.critic, x, norms, detach=True)
     if route.name != "closed_form":
         return route

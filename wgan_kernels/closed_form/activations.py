@@ -75,9 +75,11 @@ class PReLU(Elementwise):
     def tangent(self, tangents: Sequence[Tensor], needs_out: bool) -> Tangent:
         t, grads = tangents[0], []
         if self.delta is not None:
-            grads = self._weight_grad((self.delta * t).masked_fill_(self.h.get() > 0, 0))
+            grads = self._weight_grad((self.delta * t).masked_fill_(self.h.get() >= 0, 0))
             self.delta = None
-        return Tangent(self.apply(t) if needs_out else None, grads)
+        # At 0 torch's backward takes the slope and its double backward the 1.
+        out = torch.where(self.h.get() >= 0, t, t * self._spread_weight()) if needs_out else None
+        return Tangent(out, grads)
 
     def pull(self, lam: Tensor, needs_sources: bool) -> tuple[Sequence[Tensor | None], Grads]:
         by_h, by_weight = self._backward(lam)
@@ -87,8 +89,10 @@ class PReLU(Elementwise):
         return [(param, torch.zeros_like(param)) for param in self.params()]
 
     def _backward(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        weight, h = self.cast_weight.get(), self.h.get()
-        return aten._prelu_kernel_backward(t, h, weight.view(-1, *[1] * (h.dim() - 2)))
+        return aten._prelu_kernel_backward(t, self.h.get(), self._spread_weight())
+
+    def _spread_weight(self) -> Tensor:
+        return self.cast_weight.get().view(-1, *[1] * (self.h.get().dim() - 2))
 
     def _weight_grad(self, each: Tensor) -> Grads:
         if self.weight.numel() == 1:
@@ -155,7 +159,7 @@ def _gelu_curvature(h: Tensor, delta: Tensor, t: Tensor, out: Tensor) -> Tensor:
 
 
 def _elu_curvature(h: Tensor, delta: Tensor, t: Tensor, out: Tensor, alpha: float) -> Tensor:
-    return (delta * out).masked_fill_(h > 0, 0)
+    return (delta * out).masked_fill_(h >= 0, 0)
 
 
 TANH = Smooth(aten.tanh_backward, _tanh_curvature, keeps_out=True)

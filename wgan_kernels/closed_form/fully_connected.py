@@ -60,10 +60,17 @@ def _fits(linear: nn.Linear, x: Tensor) -> bool:
     weight, bias = linear.weight, linear.bias
     return (
         type(weight) in (nn.Parameter, Tensor)
+        and weight.dim() == 2
         and weight.dtype is x.dtype
         and weight.is_cpu
         and x.dtype in (torch.float32, torch.float64)
-        and (bias is None or type(bias) in (nn.Parameter, Tensor) and bias.dtype is x.dtype and bias.is_cpu)
+        and (
+            bias is None
+            or type(bias) in (nn.Parameter, Tensor)
+            and bias.dtype is x.dtype
+            and bias.is_cpu
+            and bias.shape == weight.shape[:1]
+        )
     )
 
 

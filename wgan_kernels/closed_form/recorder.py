@@ -54,13 +54,17 @@ class Recorder(TorchFunctionMode):
         self.steps: list[Step] = []
         self.results: list[int] = []
         self.dtypes: list[torch.dtype] = []
-        self._values: dict[int, Callable[[], Tensor]] = {}  # of slots that are made again rather than kept
+        self._values: dict[
+            int, tuple[Callable[[], Tensor], int, int]
+        ] = {}  # of slots that are made again rather than kept
         self._slots: dict[tuple[Any, int], int] = {}  # by edge of the graph
+        self._marks: set[tuple[Any, int]] = set()  # the edges at which the graph ends
         self._anchor = torch.empty(0, requires_grad=True)
 
     def start(self, x: Tensor) -> Tensor:
         marked = _Mark.apply(x, self._anchor, False)
         self._new_slot(marked)
+        self._marks.add((marked.grad_fn, marked.output_nr))
         return marked
 
     def finish(self, scores: Tensor) -> int | None:
@@ -69,7 +73,7 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in _NEED_THE_GRAPH and self._holds_slot((args, kwargs)):
+        if function in _NEED_THE_GRAPH and self.holds_slot((args, kwargs)):
             raise NotCovered(f"it calls {function.__name__} on a tensor that depends on the samples")
         rule = RULES.get(function)
         # Without grad mode it is a constant, or the inside of a custom function; with hooks on what autograd saves,
@@ -90,28 +94,37 @@ class Recorder(TorchFunctionMode):
         """The slot of x, where x is a plain tensor with one, and the parameters have none."""
         if type(x) is not Tensor or any([p is not None and self._slot(p) is not None for p in params]):
             return None
+        if not all([p.dtype.is_floating_point for p in (x, *params) if p is not None]):
+            return None
         return self._slot(x)
 
     def value(self, slot: int, x: Tensor) -> Callable[[], Tensor]:
         """For later: x, which is in this slot."""
-        return self._values.get(slot) or Kept(x.detach()).get
+        if slot in self._values:
+            value, version, address = self._values[slot]
+            # Who writes without grad mode, or gives the tensor other memory, leaves its place in the graph as it is.
+            if (x._version, x.data_ptr()) == (version, address):
+                return value
+        return Kept(x.detach()).get
 
     def add(self, step: Step, out: Tensor, value: Callable[[], Tensor] | None = None) -> Tensor:
         """The step's result as the critic is to see it. `value` makes it again, where it is not to be kept."""
         marked = _Mark.apply(out, self._anchor, False)
         self._add(step, marked)
         if value is not None:
-            self._values[self.results[-1]] = value
+            self._values[self.results[-1]] = value, marked._version, marked.data_ptr()
         return marked
 
     def add_in_place(self, make_step: Callable[[], Step], x: Tensor) -> Tensor:
         """x, already written into outside the graph, as the result of a step, made when versions are counted."""
+        x.detach_()  # from what autograd recorded of it, which is below another slot now
         _Mark.apply(x, self._anchor, True)
         self._add(make_step(), x)
         return x
 
     def _add(self, step: Step, marked: Tensor) -> None:
         self.results.append(self._new_slot(marked))
+        self._marks.add((marked.grad_fn, marked.output_nr))
         self.steps.append(step)
 
     def _new_slot(self, tensor: Tensor) -> int:
@@ -128,18 +141,24 @@ class Recorder(TorchFunctionMode):
             edges, leaves = self._reached(tensor.grad_fn)
             if not edges:
                 return None
+            if any([leaf._backward_hooks for leaf in leaves]):
+                raise NotCovered("a parameter has a hook, which is to see its whole gradient")
             self.steps.append(Segment([self._slots[e] for e in edges], edges, leaves, edge))
             self.results.append(self._new_slot(tensor))
         return self._slots[edge]
 
     def _reached(self, node: Any) -> tuple[list[tuple[Any, int]], list[Tensor]]:
-        """The slots' edges and the leaves from which autograd computed what has this grad_fn."""
+        """The marks' edges and the leaves from which autograd computed what has this grad_fn.
+
+        Slots without a mark are walked through: their own segments are not cut out of the graph, so that what is
+        differentiated by such a slot and by what it was made of would count one path twice.
+        """
         edges: dict[tuple[Any, int], None] = {}
         leaves: dict[Any, Tensor] = {}
         seen, left = {node}, [node]
         while left:
             for edge in left.pop().next_functions:
-                if edge in self._slots:
+                if edge in self._marks:
                     edges[edge] = None
                 elif edge[0] is not None and edge[0] not in seen:
                     seen.add(edge[0])
@@ -148,12 +167,12 @@ class Recorder(TorchFunctionMode):
                         leaves[edge[0]] = edge[0].variable
         return list(edges), list(leaves.values())
 
-    def _holds_slot(self, value: Any) -> bool:
+    def holds_slot(self, value: Any) -> bool:
         if isinstance(value, Tensor):
             return self._slot(value) is not None
         if isinstance(value, dict):
             value = list(value.values())
-        return isinstance(value, (tuple, list)) and any([self._holds_slot(part) for part in value])
+        return isinstance(value, (tuple, list)) and any([self.holds_slot(part) for part in value])
 
 
 # What these do to a graph they would do to a piece of it.

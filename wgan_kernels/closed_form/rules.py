@@ -27,7 +27,7 @@ Rule = Callable[..., "Tensor | None"]
 
 def linear(recorder: Recorder, function: Any, input: Any, weight: Any, bias: Any = None) -> Tensor | None:
     source = recorder.source(input, weight, bias)
-    if source is None or input.dim() < 2:
+    if source is None or input.dim() < 2 or weight.dim() != 2 or (bias is not None and bias.dim() != 1):
         return None
     out = _outside_graph(function, input, weight, bias)
     return recorder.add(Linear(source, recorder.value(source, input), weight, bias, out), out)
@@ -71,6 +71,8 @@ def transposed_convolution(
         return None
     out = _outside_graph(function, input, weight, bias, stride, padding, output_padding, groups, dilation)
     stride, padding, dilation, output_padding = _of_each_dimension(dims, stride, padding, dilation, output_padding)
+    if any([extra >= step for extra, step in zip(output_padding, stride)]):
+        return None
     settings = stride, padding, dilation, True, output_padding, groups
     return recorder.add(Convolution(source, recorder.value(source, input), weight, bias, out, input, settings), out)
 
@@ -164,7 +166,8 @@ def group_norm(
     *_: Any,
 ) -> Tensor | None:
     source = _normalized_source(recorder, input, weight, bias)
-    if source is None:
+    # torch refuses to normalise single numbers.
+    if source is None or input.numel() == input.shape[0] * num_groups:
         return None
     step = GroupNorm(source, input.detach(), num_groups, weight, bias, eps)
     return recorder.add(step, step.out)
@@ -257,8 +260,8 @@ def register_rule(function: Callable[..., Tensor], make_step: Callable[..., Step
 def _registered(
     make_step: Callable[..., Step], recorder: Recorder, function: Any, x: Any, *args: Any, **kwargs: Any
 ) -> Tensor | None:
-    source = recorder.source(x, *[value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)])
-    if source is None:
+    source = recorder.source(x)
+    if source is None or recorder.holds_slot((args, kwargs)):
         return None
     with torch.no_grad():
         out = function(x.detach(), *args, **kwargs)
