@@ -8,14 +8,11 @@ import pytest
 from training_features import FEATURES, REFUSALS, REFUSED, ROUTES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-IN_PROCESSES = ("DistributedDataParallel", "FSDP2 around the step")
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("name", FEATURES)
 def test_every_feature(name: str, route: str) -> None:
-    if name in IN_PROCESSES and route in ("functional", "closed_form"):
-        pytest.skip("five seconds each: 'auto' and 'double_backward' are run here, all by training_features.py")
     if (name, route) in REFUSED:
         with pytest.raises(REFUSALS, match=r"route|closed form|torch\.func"):
             FEATURES[name](route)

@@ -83,6 +83,11 @@ def penalty(target: Any, one_sided: Any, reduction: Any, reductions: Sequence[st
     choice("reduction", reduction, reductions)
 
 
+def critic(value: Any) -> None:
+    if not callable(value):
+        raise TypeError(f"critic must be a module or a function, got {type(value).__name__}")
+
+
 def positive_integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")

@@ -47,7 +47,7 @@ def wasserstein_critic_loss(
         The loss, (), or with return_terms (loss, wasserstein, penalty, norms), where loss = penalty - wasserstein.
 
     Raises:
-        TypeError: as gradient_penalty, before the critic is called.
+        TypeError: as gradient_penalty.
         ValueError: likewise; reduction='none', or samples that are no constants.
 
     Real and generated samples go through the critic in one batch where it is an nn.Sequential of torch's own layers

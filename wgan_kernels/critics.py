@@ -80,6 +80,12 @@ def runs_its_forward_alone(module: nn.Module) -> bool:
     )
 
 
+def uses_batch_statistics(module: nn.Module) -> bool:
+    """Whether the module normalises by the batch that it is given, and so couples its samples."""
+    batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
+    return batch_norm and (module.training or module.running_mean is None)
+
+
 def warn_of_batch_norm(critic: Callable[..., Any]) -> None:
     if torch.compiler.is_compiling() or not isinstance(critic, nn.Module):
         return
@@ -87,8 +93,7 @@ def warn_of_batch_norm(critic: Callable[..., Any]) -> None:
     left = [critic]
     while left:
         module = left.pop()
-        batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)
-        if batch_norm and (module.training or module.running_mean is None):
+        if uses_batch_statistics(module):
             warnings.warn(
                 f"critic holds {type(module).__name__} in training mode or without running statistics, which couples "
                 "the samples of a batch: the gradient penalty is defined per sample. Use LayerNorm or GroupNorm, or "

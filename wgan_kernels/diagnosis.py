@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from . import _checks
-from .critics import Score, called_eagerly
+from .critics import Score, called_eagerly, uses_batch_statistics
 from .state import State
 
 
@@ -51,11 +51,10 @@ def check_critic(
         TypeError: a critic or sample that gradient_penalty would refuse.
         ValueError: likewise; fewer than two samples.
 
-    Runs the critic forward and backward a few times, and puts its buffers, its parameters' gradients and torch's
-    random numbers back afterwards.
+    Runs the critic forward and backward a few times, and puts its buffers and torch's random numbers back afterwards;
+    the gradients of its parameters stay as they are.
     """
-    if not callable(critic):
-        raise TypeError(f"critic must be a module or a function, got {type(critic).__name__}")
+    _checks.critic(critic)
     _checks.batched("sample", sample)
     if sample.shape[0] < 2:
         raise ValueError(f"sample must hold two samples at least, got {sample.shape[0]}")
@@ -77,7 +76,7 @@ def _of_layers(critic: Any, sample: Tensor) -> list[Finding]:
         kind = type(module).__name__
         if isinstance(module, nn.SyncBatchNorm):
             found.append(Finding(name, f"{kind} couples samples and ranks", "LayerNorm or GroupNorm"))
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+        elif uses_batch_statistics(module):
             found.append(Finding(name, f"{kind} in training mode couples samples", "LayerNorm or GroupNorm, or eval()"))
         elif isinstance(module, nn.RNNBase) and sample.is_cuda:
             instead = "call the critic under torch.backends.cudnn.flags(enabled=False)"

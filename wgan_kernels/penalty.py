@@ -99,8 +99,7 @@ def gradient_penalty(
     al. 2017, "On Convergence and Stability of GANs", section 2.3; pac: Lin et al. 2018, "PacGAN"; interval: Karras et
     al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2 (lazy regularisation).
     """
-    if not callable(critic):
-        raise TypeError(f"critic must be a module or a function, got {type(critic).__name__}")
+    _checks.critic(critic)
     due = _checks.due(interval, step)
     norms = GradientNorms.checked(
         weight=_checks.number("weight", weight) * interval,
@@ -167,8 +166,7 @@ def explain_route(
 
     Runs the critic once and puts its buffers and torch's random numbers back afterwards.
     """
-    if not callable(critic):
-        raise TypeError(f"critic must be a module or a function, got {type(critic).__name__}")
+    _checks.critic(critic)
     _checks.batched("sample", sample)
     norms = GradientNorms.checked(
         weight=1.0, target=1.0, one_sided=False, reduction="mean", norm_dims=None, pac=1, sample_weight=None

@@ -14,7 +14,7 @@ class _Scaled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, grad_value: Tensor, grads: Sequence[Tensor], *params: Tensor) -> tuple[Tensor, ...]:
-        return _scale(grads, grad_value, params)
+        return _scale(grad_value, grads, *params)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
@@ -36,17 +36,13 @@ class _Attached(torch.autograd.Function):
         params = ctx.saved_tensors
         # A plain product with grad mode on would pass for a complete derivative, and the part of the penalty in
         # `penalty + f(params)` would be lost without a word in the next one.
-        scale = _Scaled.apply if torch.is_grad_enabled() else _scale_below
+        scale = _Scaled.apply if torch.is_grad_enabled() else _scale
         return None, None, *scale(grad_value, ctx.grads, *params)
 
 
-def _scale(grads: Sequence[Tensor], factor: Tensor, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    scaled = torch._foreach_mul(list(grads), factor)
+def _scale(grad_value: Tensor, grads: Sequence[Tensor], *params: Tensor) -> tuple[Tensor, ...]:
+    scaled = torch._foreach_mul(list(grads), grad_value)
     return tuple([grad if grad.dtype == param.dtype else grad.to(param.dtype) for grad, param in zip(scaled, params)])
-
-
-def _scale_below(grad_value: Tensor, grads: Sequence[Tensor], *params: Tensor) -> tuple[Tensor, ...]:
-    return _scale(grads, grad_value, params)
 
 
 def attach_gradients(value: Tensor, params: Sequence[Tensor], grads: Sequence[Tensor]) -> Tensor:
