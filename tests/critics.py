@@ -158,3 +158,22 @@ IMAGE_LAYERS: dict[str, Callable[[], Sequence[nn.Module]]] = {
     "a parametrization": lambda: [doubled(), nn.ReLU()],
     "shared": shared,
 }
+
+
+class Attending(nn.Module):
+    """PyTorch's attention, whose fused kernels cannot be differentiated twice; samples: (B, 6)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.attention = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True)
+        self.down = nn.Linear(24, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x.unsqueeze(-1))
+        return self.down(self.attention(h, h, h, need_weights=False)[0].flatten(1))
+
+
+class OwnAttention(Attending):
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x.unsqueeze(-1))
+        return self.down(nn.functional.scaled_dot_product_attention(*[h.unsqueeze(1)] * 3).flatten(1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import wrap_torch_function
 
-from wgan_kernels.closed_form import Step, Tangent, register_rule
+from wgan_kernels.closed_form import Step, Tangent, register_rule, rules
 
 DOUBLE = torch.float64
 
@@ -191,7 +191,10 @@ class ScaledCube(Step):
 
 
 @pytest.mark.parametrize("curved", [False, True])
-def test_a_rule_of_the_users_own(curved: bool) -> None:
+def test_a_rule_of_the_users_own(curved: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wgan_kernels.closed_form.rules.RULES", dict(rules.RULES))
+    monkeypatch.setattr("wgan_kernels.closed_form.recorder.RULES", rules.RULES)
+
     class Layer(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -206,8 +209,9 @@ def test_a_rule_of_the_users_own(curved: bool) -> None:
             nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 7), Layer(), nn.Linear(7, 7), *end, nn.Linear(7, 1)
         )
 
-    assert_same(make, torch.randn(6, 5, dtype=DOUBLE))  # without
-    register_rule(scaled_cube, ScaledCube)
     before = ScaledCube.made
+    assert_same(make, torch.randn(6, 5, dtype=DOUBLE))
+    assert ScaledCube.made == before
+    register_rule(scaled_cube, ScaledCube)
     assert_same(make, torch.randn(6, 5, dtype=DOUBLE))
     assert ScaledCube.made == before + 1

@@ -5,28 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from cases import assert_same_error, samples
-from torch import Tensor, nn
+from critics import Attending, OwnAttention
+from torch import nn
 
 from wgan_kernels import check_critic
 
 X = samples((4, 6), torch.float32)
-
-
-class Attending(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.attention = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True)
-        self.down = nn.Linear(24, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.up(x.unsqueeze(-1))
-        return self.down(self.attention(h, h, h, need_weights=False)[0].flatten(1))
-
-
-class OwnAttention(Attending):
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.up(x.unsqueeze(-1))
-        return self.down(nn.functional.scaled_dot_product_attention(*[h.unsqueeze(1)] * 3).flatten(1))
 
 
 def mlp(*layers: nn.Module) -> nn.Sequential:

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 from cases import assert_same_bits, assert_same_error, samples
+from critics import Attending, OwnAttention
 from tolerances import largest
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils.parametrizations import spectral_norm
 
 from wgan_kernels import explain_route, gradient_penalty
@@ -174,24 +176,10 @@ def test_a_route_that_the_call_does_not_allow(settings: dict[str, Any], words: l
     assert_same_error(lambda: gradient_penalty(dense(), ROWS, -ROWS, **call), ValueError, *words)
 
 
-class Attending(nn.Module):
-    """PyTorch's attention, whose fused kernels cannot be differentiated twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up, self.attention = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True)
-        self.down = nn.Linear(24, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.up(x.unsqueeze(-1))
-        h = h + self.attention(h, h, h, need_weights=False)[0]
-        heads = h.unsqueeze(1)
-        return self.down((h + nn.functional.scaled_dot_product_attention(heads, heads, heads).squeeze(1)).flatten(1))
-
-
-def test_attention() -> None:
+@pytest.mark.parametrize("make", [Attending, OwnAttention])
+def test_attention(make: type[Attending]) -> None:
     torch.manual_seed(7)
-    critic = Attending().double()
+    critic = make().double()
     ours = gradient_penalty(critic, ROWS, -ROWS, mix=MIX)
     with sdpa_kernel(SDPBackend.MATH):
         expected = two_sided(gradient_of(critic, mixed(ROWS, -ROWS)).norm(dim=1)).mean()
@@ -234,6 +222,20 @@ def test_a_fallback_leaves_no_trace(hook: bool) -> None:
     assert_same_error(
         lambda: gradient_penalty(noisy(True), ROWS, -ROWS, route="closed_form"), ValueError, "closed_form", "hook"
     )
+
+
+def test_a_reducer_that_looks_through_the_graph_is_given_all_of_it() -> None:
+    class Wrapped(DistributedDataParallel):
+        def __init__(self, module: nn.Module, find_unused_parameters: bool) -> None:
+            nn.Module.__init__(self)
+            self.module, self.find_unused_parameters = module, find_unused_parameters
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.module(x)
+
+    assert explain_route(Wrapped(dense(), False), ROWS).name == "closed_form"
+    route = explain_route(Wrapped(dense(), True), ROWS)
+    assert route.name == "double_backward" and "unused parameters" in route.reason
 
 
 def test_a_critic_that_needs_its_graph_is_run_twice_only_once() -> None:
