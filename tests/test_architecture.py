@@ -42,7 +42,7 @@ MAY_NAME_OPS["closed_form"] = {"aten"}
 # Where an autograd.Function is made: called by ops, or not inside a critic.
 MAY_MAKE_FUNCTIONS = {"ops/_autograd.py", "closed_form/attach.py", "closed_form/recorder.py"}
 # Operators whose CUDA tensors the reference serves.
-CPU_ONLY = {"mlp_penalty"}
+CPU_ONLY = {"mlp_critic_loss"}
 
 
 def layer_of(path: str) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("triton")
 TESTS = Path(__file__).parent
-CPU_ONLY = {"norm_penalty_with_grad", "mlp_penalty"}
+CPU_ONLY = {"norm_penalty_with_grad", "mlp_critic_loss"}
 
 
 def test_every_kernel_on_the_interpreter() -> None:

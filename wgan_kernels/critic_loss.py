@@ -9,8 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from . import _checks
+from .closed_form import fully_connected_layers, fully_connected_loss
 from .critics import Score, runs_its_forward_alone
+from .gradient_norms import GradientNorms
 from .penalty import gradient_penalty
+from .points import penalised_points
+from .routes import ROUTES, choose_route
 
 
 class CriticTerms(NamedTuple):
@@ -50,8 +54,10 @@ def wasserstein_critic_loss(
         TypeError: as gradient_penalty.
         ValueError: likewise; reduction='none', or samples that are no constants.
 
-    Real and generated samples go through the critic in one batch where it is an nn.Sequential of torch's own layers
-    that treat samples one by one, else one after the other. Differentiable as gradient_penalty is.
+    A critic that is an nn.Sequential of fully connected layers and (leaky) ReLUs, on the CPU, is one operator, which
+    gives the loss with its derivatives. Else real and generated samples go through the critic in one batch where it is
+    an nn.Sequential of torch's own layers that treat samples one by one, or one after the other. Loss and parts are
+    differentiable as gradient_penalty is.
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", Algorithm 1, line 7.
     """
     for name in ("reduction", "return_norms", "detach"):
@@ -63,11 +69,37 @@ def wasserstein_critic_loss(
     _checks.same_shape("real", real, "fake", fake)
     _checks.same_device("real", real, "fake", fake)
     settings = {"args": args, "kwargs": kwargs, "output": output, "pac": pac, **penalty}
-    value, norms = gradient_penalty(critic, real, fake, **settings, return_norms=True)
-    score = Score(critic, args, kwargs, output, real.shape[0] // pac)
-    wasserstein = _mean_difference(score, real.detach(), fake.detach())
-    terms = CriticTerms(value - wasserstein, wasserstein, value, norms)
+    terms = _fully_connected(critic, real, fake, settings)
+    if terms is None:
+        value, norms = gradient_penalty(critic, real, fake, **settings, return_norms=True)
+        score = Score(critic, args, kwargs, output, real.shape[0] // pac)
+        wasserstein = _mean_difference(score, real.detach(), fake.detach())
+        terms = CriticTerms(value - wasserstein, wasserstein, value, norms)
     return terms if return_terms else terms.loss
+
+
+# What leaves the penalty one of norms of fully connected layers.
+_USUAL = {"args": (), "kwargs": None, "output": None, "pac": 1, "interval": 1, "step": None, "scaler": None}
+
+
+def _fully_connected(critic: Any, real: Tensor, fake: Tensor, settings: Mapping[str, Any]) -> CriticTerms | None:
+    """Loss and parts from one operator; None, before anything is drawn, where it does not serve the call."""
+    given = {**gradient_penalty.__kwdefaults__, **settings}
+    if given.keys() != gradient_penalty.__kwdefaults__.keys() or real.dtype != fake.dtype:
+        return None
+    if any([given[name] is not usual and given[name] != usual for name, usual in _USUAL.items()]):
+        return None
+    layers = fully_connected_layers(critic, real)
+    if layers is None:
+        return None
+    norms = GradientNorms.checked(**{name: given[name] for name in GradientNorms._fields})
+    plain = norms.plain_settings()
+    _checks.choice("route", given["route"], ROUTES)
+    if plain is None or choose_route(given["route"], critic, real, norms, detach=True).name != "closed_form":
+        return None
+    drawn = {name: given[name] for name in ("points", "mix", "noise", "generator", "pac", "detach")}
+    terms = fully_connected_loss(layers, penalised_points(real, fake, **drawn), real, fake, plain)
+    return CriticTerms(*terms[:3], terms.norms.to(terms.penalty.dtype))
 
 
 def _mean_difference(score: Score, real: Tensor, fake: Tensor) -> Tensor:

@@ -116,7 +116,7 @@ def penalty_by_route(
 def _fully_connected(score: Score, x: Tensor, norms: GradientNorms) -> tuple[Tensor, Tensor] | None:
     settings = norms.plain_settings() if score.is_bare() else None
     layers = None if settings is None else fully_connected_layers(score.critic, x)
-    return None if layers is None else fully_connected_penalty(layers, x, **settings)
+    return None if layers is None else fully_connected_penalty(layers, x, settings)
 
 
 def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:

@@ -30,7 +30,7 @@ STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CompositeExplicitAutograd, library) {
 
 STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, library) {
   wgk::operators::implement(library);
-  library.impl("mlp_penalty", TORCH_BOX(&wgk::operators::mlp_penalty));
+  library.impl("mlp_critic_loss", TORCH_BOX(&wgk::operators::mlp_critic_loss));
   library.impl("norm_penalty_with_grad", TORCH_BOX(&wgk::operators::norm_penalty_with_grad));
 }
 

@@ -16,9 +16,10 @@ void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
 Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
 
-std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>> mlp_penalty(
-    Tensor x, std::vector<Tensor> weights, std::vector<Tensor> biases, std::vector<double> slopes, double target,
-    bool one_sided, int64_t reduction, double weight, bool needs_grads);
+std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_critic_loss(
+    Tensor mixed, std::optional<Tensor> real, std::optional<Tensor> fake, std::vector<Tensor> weights,
+    std::vector<Tensor> biases, std::vector<double> slopes, double target, bool one_sided, int64_t reduction,
+    double weight, bool needs_grads);
 
 std::tuple<Tensor, Tensor> norm_penalty(Tensor grad, double target, bool one_sided, int64_t reduction, double weight);
 std::tuple<Tensor, Tensor, Tensor> norm_penalty_with_grad(Tensor grad, double target, bool one_sided, int64_t reduction,

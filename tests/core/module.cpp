@@ -15,7 +15,7 @@
 #include "interpolate.h"
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
-#include "mlp_penalty.h"
+#include "mlp_critic_loss.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
 #include "weight_clip.h"
@@ -138,30 +138,44 @@ void bind_norm_penalty(py::module_& m) {
 }
 
 // Weights [out, in], biases [out] or None and, unless there are none of them, gradients of the weights; one per layer.
-void bind_mlp_penalty(py::module_& m) {
-  m.def("mlp_penalty", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty, const py::array& x,
-                          const std::vector<py::array>& weights, const std::vector<py::object>& biases,
-                          const std::vector<double>& slopes, py::array value, py::array norms, py::array scores,
-                          std::vector<py::array> grad_weights) {
+void bind_mlp_critic_loss(py::module_& m) {
+  // real and fake: both arrays or both None; grad_weights: one a layer or none; grad_biases likewise, None for no bias.
+  m.def("mlp_critic_loss", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
+                              const py::array& mixed, const py::object& real, const py::object& fake,
+                              const std::vector<py::array>& weights, const std::vector<py::object>& biases,
+                              const std::vector<double>& slopes, py::array value, py::array wasserstein,
+                              py::array norms, std::vector<py::array> grad_weights,
+                              std::vector<py::object> grad_biases) {
     const DType dtype = dtype_named(dtype_name);
     check(dtype == wide(dtype) && penalty.reduction != Reduction::none, "a dtype or reduction that it lacks");
-    const auto [B, D] = rows(x);
+    check(real.is_none() == fake.is_none(), "real and fake come together");
+    const auto [B, D] = rows(mixed);
     const size_t depth = weights.size();
     check(depth > 0 && biases.size() == depth && slopes.size() == depth, "not as many biases and slopes as weights");
     check(grad_weights.empty() || grad_weights.size() == depth, "not as many gradients as weights");
+    check(grad_biases.empty() || grad_biases.size() == depth, "not as many gradients as biases");
     std::vector<MlpLayer> layers;
     for (size_t l = 0; l < depth; ++l) {
       const auto [out_features, in_features] = rows(weights[l]);
       check(in_features == (l == 0 ? D : layers[l - 1].out), "weights do not follow one another");
       const int64_t size = out_features * in_features;
-      const void* bias = biases[l].is_none() ? nullptr : in(biases[l].cast<py::array>(), dtype, out_features);
-      layers.push_back({in_features, out_features, in(weights[l], dtype, size), bias, slopes[l],
-                        grad_weights.empty() ? nullptr : out(grad_weights[l], dtype, size)});
+      const auto vector = [&, length = out_features](const py::object& array) {
+        return array.is_none() ? nullptr : in(array.cast<py::array>(), dtype, length);
+      };
+      const bool wants_bias = !grad_biases.empty() && !grad_biases[l].is_none();
+      py::array grad_bias = wants_bias ? grad_biases[l].cast<py::array>() : py::array();
+      layers.push_back({in_features, out_features, in(weights[l], dtype, size), vector(biases[l]), slopes[l],
+                        grad_weights.empty() ? nullptr : out(grad_weights[l], dtype, size),
+                        wants_bias ? out(grad_bias, dtype, out_features) : nullptr});
     }
+    const auto samples = [&](const py::object& array) {
+      return array.is_none() ? nullptr : in(array.cast<py::array>(), dtype, B * D);
+    };
     const Use use(run);
-    mlp_penalty(run.isa, run_threads, dtype, penalty, B, layers.data(), static_cast<int64_t>(depth),
-                in(x, dtype, B * D), out(value, dtype, 1), static_cast<double*>(out(norms, DType::float64, B)),
-                out(scores, dtype, B * layers.back().out));
+    mlp_critic_loss(run.isa, run_threads, dtype, penalty, B, layers.data(), static_cast<int64_t>(depth),
+                    {in(mixed, dtype, B * D), samples(real), samples(fake)},
+                    {out(value, dtype, 1), out(wasserstein, dtype, 1),
+                     static_cast<double*>(out(norms, DType::float64, B))});
   });
 }
 
@@ -241,7 +255,7 @@ PYBIND11_MODULE(core_module, m) {
   bind_weight_clip(m);
   bind_interpolate(m);
   bind_norm_penalty(m);
-  bind_mlp_penalty(m);
+  bind_mlp_critic_loss(m);
   bind_kernel_sums(m);
   bind_kernel_matvec(m);
 }

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .attach import attach_gradients
-from .fully_connected import fully_connected_layers, fully_connected_penalty
+from .attach import Value, attach_gradients
+from .fully_connected import fully_connected_layers, fully_connected_loss, fully_connected_penalty
 from .recorder import NotCovered, Recorder
 from .rules import register_rule
 from .steps import Changed, Step, Tangent
@@ -24,6 +24,7 @@ __all__ = [
     "Tangent",
     "closed_form_penalty",
     "fully_connected_layers",
+    "fully_connected_loss",
     "fully_connected_penalty",
     "register_rule",
 ]
@@ -80,4 +81,5 @@ def closed_form_penalty(
         raise NotCovered("it writes in place into a tensor that its derivative needs") from None
     if seed != 1 or isinstance(factor, Tensor):
         grads = [(param, grad * factor) for param, grad in grads]
-    return attach_gradients(value.detach(), [param for param, _ in grads], [grad for _, grad in grads]), norms
+    found = Value(value.detach(), [grad for _, grad in grads])
+    return *attach_gradients([param for param, _ in grads], found), norms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -9,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
 from ..critics import runs_its_forward_alone
-from ..ops.mlp_penalty import mlp_penalty
-from .attach import attach_gradients
+from ..ops.mlp_critic_loss import MLPCriticLoss, mlp_critic_loss
+from .attach import Value, attach_gradients
 
 
 class Layers(NamedTuple):
@@ -18,6 +19,14 @@ class Layers(NamedTuple):
     biases: list[Tensor | None]
     slopes: list[float]  # of the activations below zero, 1 for none
     activated: int  # how many layers there are up to the last activation
+
+    def params(self) -> list[Tensor]:
+        return [*self.weights, *[bias for bias in self.biases if bias is not None]]
+
+    def constants(self) -> tuple[list[Tensor], list[Tensor | None], list[float]]:
+        """Weights, biases and slopes, outside any graph."""
+        biases = [None if bias is None else bias.detach() for bias in self.biases]
+        return [weight.detach() for weight in self.weights], biases, self.slopes
 
 
 def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
@@ -51,9 +60,11 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
             features = x.dim() > 1
         elif kind is not nn.Identity and not (kind is nn.Dropout and not module.training):
             return None
-    params = [param for param in (*layers.weights, *layers.biases) if param is not None]
+    params = layers.params()
+    sizes = [x.shape[1:].numel(), *[weight.shape[0] for weight in layers.weights]]
+    chained = layers.weights and [weight.shape[1] for weight in layers.weights] == sizes[:-1]
     # A layer that is used twice owes two sums to one parameter.
-    return layers if layers.weights and len({*map(id, params)}) == len(params) else None
+    return layers if chained and len({*map(id, params)}) == len(params) else None
 
 
 def _fits(linear: nn.Linear, x: Tensor) -> bool:
@@ -74,30 +85,56 @@ def _fits(linear: nn.Linear, x: Tensor) -> bool:
     )
 
 
-def fully_connected_penalty(
-    layers: Layers, x: Tensor, *, target: float, one_sided: bool, reduction: str, weight: float
-) -> tuple[Tensor, Tensor] | None:
-    """closed_form_penalty of these layers for norm_penalty's penalty: 'mean' or 'sum'; None where they do not chain."""
-    x = x.flatten(1)
-    sizes = [x.shape[1], *[w.shape[0] for w in layers.weights]]
-    if any([w.shape[1] != size for w, size in zip(layers.weights, sizes)]):
-        return None
-    params = [*layers.weights, *[b for b in layers.biases if b is not None]]
-    needs_grads = any([param.requires_grad for param in params])
-    value, norms, grads = mlp_penalty(
-        x.detach(),
-        [w.detach() for w in layers.weights],
-        [None if b is None else b.detach() for b in layers.biases],
-        layers.slopes,
-        target=target,
-        one_sided=one_sided,
-        reduction=reduction,
-        weight=weight,
-        needs_grads=needs_grads,
-    )
-    if not needs_grads:
-        return value, norms
+def fully_connected_penalty(layers: Layers, x: Tensor, settings: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """closed_form_penalty of these layers.
+
+    settings: target, one_sided, reduction ('mean' or 'sum') and weight, as norm_penalty takes them.
+    """
+    needs_grads = any([param.requires_grad for param in layers.params()])
+    terms = mlp_critic_loss(x.detach().flatten(1), None, None, *layers.constants(), **settings, needs_grads=needs_grads)
     # Biases below an activation get zeros and those above it nothing, as from torch's own double backward.
-    zeros = [(b, torch.zeros_like(b)) for b in layers.biases[: layers.activated] if b is not None and b.requires_grad]
-    found = [(w, grad) for w, grad in zip(layers.weights, grads) if w.requires_grad] + zeros
-    return attach_gradients(value, [param for param, _ in found], [grad for _, grad in found]), norms
+    zeros = [
+        (bias, torch.zeros_like(bias))
+        for bias in layers.biases[: layers.activated]
+        if needs_grads and bias is not None and bias.requires_grad
+    ]
+    found = [(weight, grad) for weight, grad in zip(layers.weights, terms.grad_weights) if weight.requires_grad]
+    params, grads = zip(*found, *zeros) if found or zeros else ((), ())
+    return *attach_gradients(params, Value(terms.penalty, grads, owned=True)), terms.norms
+
+
+class Loss(NamedTuple):
+    loss: Tensor  # ()
+    wasserstein: Tensor  # ()
+    penalty: Tensor  # ()
+    norms: Tensor  # (B,)
+
+
+def fully_connected_loss(
+    layers: Layers, mixed: Tensor, real: Tensor, fake: Tensor, settings: Mapping[str, Any]
+) -> Loss:
+    """The loss of a critic of these layers, penalty - wasserstein, and its parts."""
+    samples = [x.detach().flatten(1) for x in (mixed, real, fake)]
+    wanted = [param.requires_grad for param in layers.params()]
+    constants = layers.constants()
+    terms = mlp_critic_loss(*samples, *constants, **settings, needs_grads=any(wanted))
+
+    def grads_of(terms: MLPCriticLoss) -> list[Tensor]:
+        biases = terms.grad_biases or [weight.new_zeros(weight.shape[0]) for weight in layers.weights]
+        grads = (*terms.grad_weights, *[grad for grad, bias in zip(biases, layers.biases) if bias is not None])
+        return [grad for grad, want in zip(grads, wanted) if want]
+
+    def grads_of_wasserstein() -> list[Tensor]:
+        return torch._foreach_neg(grads_of(mlp_critic_loss(*samples, *constants, **{**settings, "weight": 0.0})))
+
+    def grads_of_penalty() -> list[Tensor]:
+        return grads_of(mlp_critic_loss(samples[0], None, None, *constants, **settings))
+
+    parts = attach_gradients(
+        [param for param, want in zip(layers.params(), wanted) if want],
+        Value(terms.penalty - terms.wasserstein, grads_of(terms), owned=True),
+        # Hardly anyone differentiates the parts: theirs are computed when they are asked for.
+        Value(terms.wasserstein, grads_of_wasserstein, owned=True),
+        Value(terms.penalty, grads_of_penalty, owned=True),
+    )
+    return Loss(*parts, terms.norms)

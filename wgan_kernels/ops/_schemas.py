@@ -23,10 +23,12 @@ _SCHEMAS = [
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
     # real, fake: [B, D...]; mix: [B] -> [B, D...]
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
-    # x: [B, D]; weights: [out, in] of each layer; biases: [out], or empty for none -> value: []; norms: [B] float64;
-    # scores: [B, K]; grad_weights: [out, in] of each layer, or no tensors
-    f"mlp_penalty(Tensor x, Tensor[] weights, Tensor[] biases, float[] slopes, {_PENALTY}, bool needs_grads) "
-    "-> (Tensor value, Tensor norms, Tensor scores, Tensor[] grad_weights)",
+    # mixed, real, fake: [B, D], or neither real nor fake; weights: [out, in] of each layer; biases: [out], or empty for
+    # none -> penalty, wasserstein: []; norms: [B] float64; of penalty - wasserstein grad_weights: [out, in] and
+    # grad_biases: [out], or empty for none; no tensors without needs_grads, and no grad_biases without real and fake.
+    "mlp_critic_loss(Tensor mixed, Tensor? real, Tensor? fake, Tensor[] weights, Tensor[] biases, float[] slopes, "
+    f"{_PENALTY}, bool needs_grads) -> (Tensor penalty, Tensor wasserstein, Tensor norms, Tensor[] grad_weights, "
+    "Tensor[] grad_biases)",
     # grad: [B, D...] -> value: [] or [B]; norms: [B] float64
     f"norm_penalty(Tensor grad, {_PENALTY}) -> (Tensor value, Tensor norms)",
     # The same, and grad_x for a grad_value of 1.

@@ -1,4 +1,4 @@
-#include "mlp_penalty.h"
+#include "mlp_critic_loss.h"
 
 #include <algorithm>
 #include <cmath>
@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "buffer.h"
-#include "mlp_penalty_plan.h"
+#include "mlp_critic_loss_plan.h"
 #include "norm_penalty_formulas.h"
 
-#define WGK_KERNELS "mlp_penalty_kernels.h"
+#define WGK_KERNELS "mlp_critic_loss_kernels.h"
 #include "for_each_isa.h"
 
 namespace wgk {
@@ -23,7 +23,8 @@ std::vector<MlpStep<T>> steps_of(const MlpLayer* layers, int64_t depth) {
   std::vector<MlpStep<T>> steps;
   for (const MlpLayer* layer = layers; layer != layers + depth; ++layer) {
     steps.push_back({layer->in, layer->out, static_cast<const T*>(layer->weight), static_cast<const T*>(layer->bias),
-                     static_cast<T>(layer->slope), static_cast<T*>(layer->grad_weight), 0, 0, 0});
+                     static_cast<T>(layer->slope), static_cast<T*>(layer->grad_weight),
+                     static_cast<T*>(layer->grad_bias), 0, 0, 0});
   }
   return steps;
 }
@@ -43,16 +44,16 @@ void lay_out(MlpPlan<T>& plan, std::vector<MlpStep<T>>& steps, int64_t lanes, in
     step.delta = plan.kept_size;
     plan.kept_size += panel;
     if (plan.needs_grads) {
-      step.tangent = plan.kept_size;
+      step.factor = plan.kept_size;
       plan.kept_size += ceil_div(step.in, plan.columns) * plan.columns * plan.width;
     }
   }
 }
 
 template <class T>
-void sweep(Isa isa, ParallelFor run, const MlpPlan<T>& plan, int64_t weights) {
+void sweep(Isa isa, ParallelFor run, const MlpPlan<T>& plan, int64_t parameters) {
   const auto sweep_group = WGK_PICK(isa, sweep_group<T>);
-  const int64_t products = 3 * weights * plan.width;
+  const int64_t products = 3 * parameters * plan.width;
   parallel_for(run, plan.groups(), ceil_div(kSerial, products + 1), [&](int64_t begin, int64_t end) {
     const Buffer<T> panels(2 * plan.widest * plan.width), unkept(plan.needs_grads ? 0 : plan.kept_size);
     const Buffer<int8_t> masks(plan.masks_size);
@@ -63,11 +64,11 @@ void sweep(Isa isa, ParallelFor run, const MlpPlan<T>& plan, int64_t weights) {
   });
 }
 
-// Units of rows are shared out by the number of weights before them; each is summed by one thread.
+// Units of rows are shared out by the number of parameters before them; each is summed by one thread.
 template <class T>
-void sum_weights(Isa isa, ParallelFor run, const MlpPlan<T>& plan, int64_t weights) {
+void sum_samples(Isa isa, ParallelFor run, const MlpPlan<T>& plan, int64_t parameters) {
   const auto sum_rows = WGK_PICK(isa, sum_rows<T>);
-  parallel_for(run, weights, ceil_div(kSerial, plan.B + 1), [&](int64_t begin, int64_t end) {
+  parallel_for(run, parameters, ceil_div(kSerial, plan.kinds * plan.B + 1), [&](int64_t begin, int64_t end) {
     int64_t before = 0;
     for (const MlpStep<T>* step = plan.steps; step != plan.steps + plan.depth; ++step) {
       for (int64_t row = 0; row < step->out; row += kRowsPerUnit) {
@@ -75,53 +76,66 @@ void sum_weights(Isa isa, ParallelFor run, const MlpPlan<T>& plan, int64_t weigh
         if (begin <= before && before < end) {
           sum_rows(plan, *step, row, row + rows);
         }
-        before += rows * step->in;
+        before += rows * (step->in + 1);
       }
     }
   });
 }
 
+// From the sums of the groups' scores, in the groups' order; 0 / 0 for no samples, as torch's mean has it.
 template <class T>
-void penalty_of(Isa isa, ParallelFor run, const NormPenalty& penalty, int64_t B, const MlpLayer* layers, int64_t depth,
-                const T* x, T* value, double* norms, T* scores) {
+double wasserstein(const MlpPlan<T>& plan) {
+  double difference = 0;
+  for (int64_t group = 0; group < plan.groups(); ++group) {
+    const SampleKind kind = plan.kind(group);
+    difference += kind == SampleKind::mixed ? 0 : kind == SampleKind::real ? plan.score_sums[group]
+                                                                           : -plan.score_sums[group];
+  }
+  return difference / (static_cast<double>(plan.B) * static_cast<double>(plan.steps[plan.depth - 1].out));
+}
+
+template <class T>
+void loss_of(Isa isa, ParallelFor run, const NormPenalty& penalty, int64_t B, const MlpLayer* layers, int64_t depth,
+             const CriticSamples& samples, const CriticLoss& loss) {
   std::vector<MlpStep<T>> steps = steps_of<T>(layers, depth);
   MlpPlan<T> plan{};
   plan.penalty = penalty;
   plan.B = B;
   plan.depth = depth;
+  plan.kinds = samples.real == nullptr ? 1 : 3;
   plan.steps = steps.data();
-  plan.x = x;
-  plan.norms = norms;
-  plan.scores = scores;
+  plan.samples[0] = static_cast<const T*>(samples.mixed);
+  plan.samples[1] = static_cast<const T*>(samples.real);
+  plan.samples[2] = static_cast<const T*>(samples.fake);
+  plan.norms = loss.norms;
   plan.needs_grads = layers[0].grad_weight != nullptr;
   lay_out(plan, steps, WGK_PICK(isa, kLanes<T>), WGK_PICK(isa, kBlockVectors));
-  int64_t weights = 0;
+  int64_t parameters = 0;
   for (const MlpStep<T>& step : steps) {
-    weights += step.in * step.out;
+    parameters += step.out * (step.in + 1);
   }
   const Buffer<T> kept(plan.needs_grads ? plan.groups() * plan.kept_size : 0);
+  const Buffer<double> score_sums(plan.groups());
   plan.kept = kept.get();
-  sweep(isa, run, plan, weights);
+  plan.score_sums = score_sums.get();
+  sweep(isa, run, plan, parameters);
   double sum = 0;
   for (int64_t b = 0; b < B; ++b) {
-    sum += excess(penalty, norms[b]) * excess(penalty, norms[b]);
+    sum += excess(penalty, loss.norms[b]) * excess(penalty, loss.norms[b]);
   }
-  *value = static_cast<T>(reduced(penalty, B, sum));
+  *static_cast<T*>(loss.penalty) = static_cast<T>(reduced(penalty, B, sum));
+  *static_cast<T*>(loss.wasserstein) = static_cast<T>(plan.kinds == 1 ? 0 : wasserstein(plan));
   if (plan.needs_grads) {
-    sum_weights(isa, run, plan, weights);
+    sum_samples(isa, run, plan, parameters);
   }
 }
 
 }  // namespace
 
-void mlp_penalty(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B, const MlpLayer* layers,
-                 int64_t depth, const void* x, void* value, double* norms, void* scores) {
-  const auto typed = [&](auto zero) {
-    using T = decltype(zero);
-    penalty_of(isa, run, penalty, B, layers, depth, static_cast<const T*>(x), static_cast<T*>(value), norms,
-               static_cast<T*>(scores));
-  };
-  dtype == DType::float64 ? typed(0.0) : typed(0.0f);
+void mlp_critic_loss(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B,
+                     const MlpLayer* layers, int64_t depth, const CriticSamples& samples, const CriticLoss& loss) {
+  dtype == DType::float64 ? loss_of<double>(isa, run, penalty, B, layers, depth, samples, loss)
+                          : loss_of<float>(isa, run, penalty, B, layers, depth, samples, loss);
 }
 
 }  // namespace wgk

@@ -1,4 +1,4 @@
-"""mlp_penalty: a fully connected critic's gradient penalty with its derivatives, against differentiating it twice."""
+"""mlp_critic_loss: a fully connected critic's gradient penalty with its derivatives, against differentiating it twice."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tolerances import PER_LAYER, assert_as_good_as_torch, assert_same_by_anothe
 from torch import Tensor
 from torch.nn.functional import leaky_relu, linear
 
-from wgan_kernels.ops.mlp_penalty import mlp_penalty
+from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 DTYPES = (torch.float64, torch.float32)
 # Batches and features around the vectors of samples (2 to 16, one or two of them) and the blocks of 6 and 8 rows;
@@ -119,7 +119,7 @@ def flat(results: tuple[Tensor, Tensor, list[Tensor]]) -> list[Tensor]:
 
 def assert_parity(critic: Critic, settings: dict[str, Any], where: str) -> None:
     dtype = critic.x.dtype
-    ours = flat(mlp_penalty(*critic.arguments(), **settings))
+    ours = flat(mlp_critic_loss(*critic.arguments(), **settings))
     plain, exact = twice(critic, **settings), twice(critic.to(torch.float64), **settings)
     assert [each.dtype for each in ours] == [dtype, torch.float64, *[dtype] * len(critic.weights)]
     names = ["value", "norms", *[f"gradient of weight {at}" for at in range(len(critic.weights))]]
@@ -154,8 +154,8 @@ def test_every_setting(backend: str, dtype: torch.dtype, settings: dict[str, Any
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_value_alone_is_the_value_with_gradients(backend: str, dtype: torch.dtype) -> None:
     critic = draw(40, (5, 18, 1), dtype, [0.2, 1.0])
-    value, norms, _ = mlp_penalty(*critic.arguments(), **SETTINGS[0])
-    alone, norms_alone, grads = mlp_penalty(*critic.arguments(), **SETTINGS[0], needs_grads=False)
+    value, norms, _ = mlp_critic_loss(*critic.arguments(), **SETTINGS[0])
+    alone, norms_alone, grads = mlp_critic_loss(*critic.arguments(), **SETTINGS[0], needs_grads=False)
     assert_same_bits(alone, value)
     assert_same_bits(norms_alone, norms)
     assert grads == []
@@ -169,7 +169,7 @@ def test_same_bits_for_any_number_of_threads(
     results = []
     for threads in one_and_two_threads:
         torch.set_num_threads(threads)
-        results.append(flat(mlp_penalty(*critic.arguments(), **SETTINGS[0])))
+        results.append(flat(mlp_critic_loss(*critic.arguments(), **SETTINGS[0])))
     for one, two in zip(*results, strict=True):
         assert_same_bits(one, two)
 
@@ -179,10 +179,10 @@ def test_layouts(native: None, layout: str) -> None:
     critic = draw(9, (7, 12, 1), torch.float32, [0.2, 1.0])
     x, weights = lay_out(critic.x, layout), [lay_out(weight, layout) for weight in critic.weights]
     biases = [lay_out(bias, "rows" if layout == "rows" else "offset") for bias in critic.biases]
-    ours = flat(mlp_penalty(x, weights, biases, critic.slopes, **SETTINGS[0]))
+    ours = flat(mlp_critic_loss(x, weights, biases, critic.slopes, **SETTINGS[0]))
     dense = [each.contiguous() for each in weights]
     for actual, same in zip(
-        ours, flat(mlp_penalty(x.contiguous(), dense, critic.biases, critic.slopes, **SETTINGS[0]))
+        ours, flat(mlp_critic_loss(x.contiguous(), dense, critic.biases, critic.slopes, **SETTINGS[0]))
     ):
         assert_same_bits(actual, same, layout)
         assert actual.is_contiguous()
@@ -194,7 +194,7 @@ def test_zero_gradient(backend: str, dtype: torch.dtype, target: float) -> None:
     critic = draw(20, (4, 9, 1), dtype, [0.0, 1.0])
     settings = {"target": target, "one_sided": False, "reduction": "mean", "weight": 10.0}
     dead = Critic(critic.x, critic.weights, [torch.full_like(critic.biases[0], -1e3), None], critic.slopes)
-    value, norms, grads = mlp_penalty(*dead.arguments(), **settings)
+    value, norms, grads = mlp_critic_loss(*dead.arguments(), **settings)
     assert value == 10 * target**2 and norms.eq(0).all()
     assert all([not grad.any() for grad in grads])
 
@@ -209,7 +209,7 @@ def test_nan_and_infinity_go_where_torch_has_them(backend: str, dtype: torch.dty
         name, at = (place + " 0").split()[:2]
         tensor = {"x": [critic.x], "weight": critic.weights, "bias": critic.biases}[name][int(at)]
         tensor.view(-1)[5] = bad
-        value, norms, grads = mlp_penalty(*critic.arguments(), **SETTINGS[0])
+        value, norms, grads = mlp_critic_loss(*critic.arguments(), **SETTINGS[0])
         theirs, theirs_norms, *theirs_grads = twice(critic, **SETTINGS[0])
         exact_grads = twice(critic.to(torch.float64), **SETTINGS[0])[2:]
         assert torch.equal(norms.isnan(), theirs_norms.isnan()) and torch.equal(norms.isinf(), theirs_norms.isinf())
@@ -225,7 +225,7 @@ def test_no_samples(backend: str) -> None:
     critic = draw(1, (3, 4, 1), torch.float32, [0.2, 1.0])
     for reduction in ("mean", "sum"):
         settings = {**SETTINGS[0], "reduction": reduction}
-        value, norms, grads = mlp_penalty(critic.x[:0], *critic.arguments()[1:], **settings)
+        value, norms, grads = mlp_critic_loss(critic.x[:0], *critic.arguments()[1:], **settings)
         assert value.isnan() if reduction == "mean" else value == 0
         assert norms.shape == (0,) and all([not grad.any() for grad in grads])
 
@@ -241,9 +241,9 @@ def test_it_is_not_differentiable(backend: str) -> None:
         else:
             biases[0] = leaf(biases[0])
         with pytest.raises(ValueError, match="must be detached"):
-            mlp_penalty(x, weights, biases, critic.slopes, **SETTINGS[0])
+            mlp_critic_loss(x, weights, biases, critic.slopes, **SETTINGS[0])
         with torch.no_grad():
-            value, _, grads = mlp_penalty(x, weights, biases, critic.slopes, **SETTINGS[0])
+            value, _, grads = mlp_critic_loss(x, weights, biases, critic.slopes, **SETTINGS[0])
         assert not value.requires_grad and not any([grad.requires_grad for grad in grads])
 
 
@@ -254,14 +254,14 @@ def operator_arguments(critic: Critic) -> tuple[Any, ...]:
 
 def test_the_operator_raises_in_backward(native: None) -> None:
     critic = draw(3, (3, 4, 1), torch.float32, [0.2, 1.0])
-    operator = torch.ops.wgan_kernels.mlp_penalty.default
+    operator = torch.ops.wgan_kernels.mlp_critic_loss.default
     for place in range(3):
         arguments = list(operator_arguments(critic))
         arguments[place] = leaf(critic.x) if place == 0 else [leaf(each) for each in arguments[place]]
         value, norms, scores, grads = operator(*arguments, True)
         for result in (value, scores, *grads):
             assert result.requires_grad
-            with pytest.raises(NotImplementedError, match="mlp_penalty is not differentiable"):
+            with pytest.raises(NotImplementedError, match="mlp_critic_loss is not differentiable"):
                 result.sum().backward(retain_graph=True)
 
 
@@ -269,7 +269,7 @@ def test_scores(native: None) -> None:
     for dtype in DTYPES:
         for B, sizes in CRITICS:
             critic = draw(B, sizes, dtype, [0.2] * (len(sizes) - 1))
-            scores = torch.ops.wgan_kernels.mlp_penalty.default(*operator_arguments(critic), False)[2]
+            scores = torch.ops.wgan_kernels.mlp_critic_loss.default(*operator_arguments(critic), False)[2]
             exact = critic.to(torch.float64).scores()
             assert_as_good_as_torch(
                 scores, critic.scores(), exact, f"{B}, {sizes}", PER_LAYER[dtype] * len(sizes) * largest(exact)
@@ -281,21 +281,21 @@ def test_opcheck(native: None) -> None:
         critic = draw(5, (3, 4, 2), dtype, [0.2, 1.0], biased)
         for needs_grads in (True, False):
             arguments = (*operator_arguments(critic), needs_grads)
-            results = torch.library.opcheck(torch.ops.wgan_kernels.mlp_penalty.default, arguments)
+            results = torch.library.opcheck(torch.ops.wgan_kernels.mlp_critic_loss.default, arguments)
             assert set(results.values()) == {"SUCCESS"} and len(results) == 4
 
 
 def test_compiled(backend: str) -> None:
     for dtype in DTYPES:
         critic = draw(20, (4, 9, 1), dtype, [0.2, 1.0], biased=False)
-        compiled = compile_once(lambda *tensors: flat(mlp_penalty(*tensors, **SETTINGS[0])), backend)
-        expected = flat(mlp_penalty(*critic.arguments(), **SETTINGS[0]))
+        compiled = compile_once(lambda *tensors: flat(mlp_critic_loss(*tensors, **SETTINGS[0])), backend)
+        expected = flat(mlp_critic_loss(*critic.arguments(), **SETTINGS[0]))
         for actual, same in zip(compiled(*critic.arguments()), expected, strict=True):
             assert_same_by_another_route(actual, same, "compiled")
 
 
 def test_the_operator_refuses_what_does_not_fit(native: None) -> None:
-    operator = torch.ops.wgan_kernels.mlp_penalty.default
+    operator = torch.ops.wgan_kernels.mlp_critic_loss.default
     x, weights, biases, slopes, *settings = operator_arguments(draw(3, (3, 4, 1), torch.float32, [0.2, 1.0]))
     for words, arguments in [
         ("x must be", (x[0], weights, biases, slopes)),
@@ -324,4 +324,4 @@ def test_the_operator_refuses_what_does_not_fit(native: None) -> None:
 )
 def test_bad_settings(settings: dict[str, Any], error: type[Exception], words: list[str]) -> None:
     critic = draw(3, (3, 4, 1), torch.float32, [0.2, 1.0])
-    assert_same_error(lambda: mlp_penalty(*critic.arguments(), **{**SETTINGS[0], **settings}), error, *words)
+    assert_same_error(lambda: mlp_critic_loss(*critic.arguments(), **{**SETTINGS[0], **settings}), error, *words)

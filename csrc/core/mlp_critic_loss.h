@@ -1,0 +1,39 @@
+// What a fully connected critic of WGAN-GP minimises, and its derivatives by weights and biases, without a graph.
+//
+// Layers z_l = W_l h_{l-1} + b_l, h_l = phi_l(z_l), phi_l(z) = z where z > 0 and slope_l * z elsewhere; the score of a
+// sample is the sum of its last layer. The loss is penalty - wasserstein, where
+//   wasserstein = mean D(real) - mean D(fake), over samples and parts of the score, and
+//   penalty is that of the norms of g, the derivative of the score by a mixed sample.
+// A sample's part in the derivative by W_l is an outer product of its adjoint delta_l: for the wasserstein part with
+// h_{l-1}, the usual backward pass; for the penalty with t_{l-1}, the tangent sweep that starts from v = dP/dg, while
+// delta is the sweep that gave g. The penalty has no derivative by the biases, for the slopes are constant.
+#pragma once
+
+#include "norm_penalty.h"
+
+namespace wgk {
+
+struct MlpLayer {
+  int64_t in, out;
+  const void* weight;  // [out, in]
+  const void* bias;    // [out], or null
+  double slope;        // 0: ReLU, 1: identity
+  void* grad_weight;   // [out, in]; null, in every layer, where no derivatives are wanted
+  void* grad_bias;     // [out], of the wasserstein part; null where it is not wanted
+};
+
+// [B, D] each, with D = layers[0].in. Null for real and fake: the loss is the penalty.
+struct CriticSamples {
+  const void *mixed, *real, *fake;
+};
+
+struct CriticLoss {
+  void *penalty, *wasserstein;  // [1]; wasserstein is 0 without real and fake
+  double* norms;                // [B]
+};
+
+// All but the norms are of dtype, float32 or float64. The reduction is not none; depth is at least 1.
+void mlp_critic_loss(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B,
+                     const MlpLayer* layers, int64_t depth, const CriticSamples& samples, const CriticLoss& loss);
+
+}  // namespace wgk
