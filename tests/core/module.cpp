@@ -173,7 +173,7 @@ void bind_mlp_critic_loss(py::module_& m) {
     };
     const Use use(run);
     mlp_critic_loss(run.isa, run_threads, dtype, penalty, B, layers.data(), static_cast<int64_t>(depth),
-                    {in(mixed, dtype, B * D), samples(real), samples(fake)},
+                    {in(mixed, dtype, B * D), samples(real), samples(fake), !real.is_none()},
                     {out(value, dtype, 1), out(wasserstein, dtype, 1),
                      static_cast<double*>(out(norms, DType::float64, B))});
   });

@@ -90,7 +90,9 @@ class Critic:
             for index, (delta, h) in enumerate(zip(deltas, inputs, strict=True)):
                 grads[index] = grads[index] + delta.T @ h
                 sizes[index] += (np.abs(delta).T @ np.abs(h)).max()
-            both = [(delta.sum(0), np.abs(delta).sum(0).max()) for delta, b in zip(deltas, self.biases) if b is not None]
+            both = [
+                (delta.sum(0), np.abs(delta).sum(0).max()) for delta, b in zip(deltas, self.biases) if b is not None
+            ]
             grad_biases = [sum_ + more for sum_, (more, _) in zip(grad_biases or [0] * len(both), both)]
             bias_sizes = [size + more for size, (_, more) in zip(bias_sizes or [0] * len(both), both)]
         return wasserstein, largest_score, grad_biases, bias_sizes
