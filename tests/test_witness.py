@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from cases import DTYPES, assert_same_error, leaf, samples
+from cases import DTYPES, assert_same_error, compile_once, leaf, samples
 from tolerances import EAGER_FLOAT64, KERNEL_VALUE, assert_as_good_as_torch, largest
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -88,6 +88,25 @@ def test_the_penalty_of_a_witness(backend: str, route: str) -> None:
         grads = torch.autograd.grad(value, list(features.parameters()), allow_unused=True)
         results.append([value, *[torch.zeros(()) if grad is None else grad for grad in grads]])
     for ours, theirs in zip(*results, strict=True):
+        assert largest(ours - theirs) <= EAGER_FLOAT64
+
+
+def test_a_compiled_step_with_a_witness(backend: str) -> None:
+    torch.manual_seed(1)
+    features, kernel = Features().double(), KERNELS[1]
+    real, fake = samples((6, 3), DOUBLE, seed=1), samples((6, 3), DOUBLE, seed=2)
+    mix = torch.linspace(0.1, 0.9, 6, dtype=DOUBLE)
+
+    def penalty(real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+        def critic(z: Tensor) -> Tensor:
+            return witness(features(z), features(real), features(fake), kernel)
+
+        return gradient_penalty(critic, real, fake, mix=mix)
+
+    params = [param for name, param in features.named_parameters() if name != "net.2.bias"]
+    values = [function(real, fake, mix) for function in (penalty, compile_once(penalty, backend))]
+    expected, compiled = [[value, *torch.autograd.grad(value, params)] for value in values]
+    for ours, theirs in zip(compiled, expected, strict=True):
         assert largest(ours - theirs) <= EAGER_FLOAT64
 
 
