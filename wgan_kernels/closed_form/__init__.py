@@ -52,8 +52,10 @@ def closed_form_penalty(
     """
     try:
         recorder = Recorder()
-        with torch.enable_grad(), recorder:
-            scores = score(recorder.start(x))
+        with torch.enable_grad():
+            x = recorder.start(x)
+            with recorder:
+                scores = score(x)
         slot = recorder.finish(scores)
         if slot is None:
             return None
