@@ -10,8 +10,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
-from wgan_kernels import norm_penalty
 from wgan_kernels.closed_form import closed_form_penalty
+from wgan_kernels.ops.norm_penalty import weighted_norm_penalty
 
 
 def eager_penalty(
@@ -31,11 +31,8 @@ def closed_form(
 ) -> tuple[Tensor, Tensor]:
     """The same two without double backward."""
 
-    def penalty(grad: Tensor) -> tuple[Tensor, Tensor]:
-        value = 10 * norm_penalty(grad, target=target, one_sided=one_sided)
-        return value, grad.detach().flatten(1).norm(2, dim=1)
-
-    return closed_form_penalty(critic, x, penalty)
+    settings = {"target": target, "one_sided": one_sided, "reduction": "mean", "weight": 10.0}
+    return closed_form_penalty(critic, x, lambda grad: weighted_norm_penalty(grad, **settings))
 
 
 class Call(nn.Module):
