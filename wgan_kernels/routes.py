@@ -105,6 +105,7 @@ def penalty_by_route(
             before = State(score.critic, x)
             try:
                 found = closed_form_penalty(score, x.detach(), norms.penalty, seed)
+                before.learn()
                 return _with_backward(*_depends_on_x(found))
             except NotCovered as obstacle:
                 if asked == "closed_form":
