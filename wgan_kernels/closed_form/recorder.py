@@ -62,6 +62,7 @@ class Recorder(TorchFunctionMode):
         self._anchor = torch.empty(0, requires_grad=True)
         self._given: dict[tuple[Any, int], Tensor] = {}  # what the critic took from outside, by edge
         self._first = 0  # what autograd recorded before has a lower number
+        self._trainable: list[tuple[Tensor, bool]] = []  # parameters of rules, and whether they were when they were used
         self._obstacle: NotCovered | None = None
 
     def start(self, x: Tensor) -> Tensor:
@@ -75,6 +76,8 @@ class Recorder(TorchFunctionMode):
         """The slot of the scores; None where they do not depend on the samples."""
         if self._obstacle is not None:  # which the critic may have caught
             raise self._obstacle
+        if any([param.requires_grad != was for param, was in self._trainable]):
+            raise NotCovered("it freezes or thaws parameters between their uses")
         return self._slot(scores)
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -119,6 +122,7 @@ class Recorder(TorchFunctionMode):
             return None
         if not all([p.dtype.is_floating_point for p in (x, *params) if p is not None]):
             return None
+        self._trainable += [(p, p.requires_grad) for p in params if p is not None]
         return self._slot(x)
 
     def value(self, slot: int, x: Tensor) -> Callable[[], Tensor]:
