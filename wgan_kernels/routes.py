@@ -102,7 +102,7 @@ def penalty_by_route(
             found = _fully_connected(score, x, norms)
             if found is not None:
                 return _with_backward(*found)
-            before = State(score.critic, x)
+            before = State(score.critic, x, [score.args, score.kwargs])
             try:
                 found = closed_form_penalty(score, x.detach(), norms.penalty, seed)
                 before.learn()
@@ -111,6 +111,11 @@ def penalty_by_route(
                 if asked == "closed_form":
                     raise ValueError(f"route must not be 'closed_form' for this critic: {obstacle}") from obstacle
                 before.restore()
+                if before.is_lost():
+                    raise ValueError(
+                        f"route must be 'double_backward' for this critic: {obstacle}, and it writes into what it is "
+                        "given, so that it cannot be called again"
+                    ) from obstacle
                 remember_obstacle(score.critic, str(obstacle))
         return norms.penalty(_depends_on_x(_recorded_gradient(score, x, seed)))
 

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-
 # Whether a module's call moved a buffer, by the buffer's name and by whether the module was in training mode.
 _moved: weakref.WeakKeyDictionary[nn.Module, dict[tuple[str, bool], bool]] = weakref.WeakKeyDictionary()
 
@@ -22,7 +21,10 @@ class State:
     that an earlier call in the same mode left alone no copies are made.
     """
 
-    def __init__(self, critic: Any, x: Tensor) -> None:
+    def __init__(self, critic: Any, x: Tensor, given: Any = ()) -> None:
+        """given: what the critic is called with beside x."""
+        tensors = tensors_in([given, [each for each in _enclosed(critic) if isinstance(each, Tensor)]])
+        self._given = [(tensor, tensor._version) for tensor in tensors if not tensor.is_inference()]
         self._copies: list[tuple[nn.Module, str, Tensor, Tensor]] = []
         self._constants: list[tuple[nn.Module, str, Tensor, int]] = []
         for module in modules_of(critic):
@@ -47,6 +49,10 @@ class State:
             if key not in known and type(buffer) is Tensor and buffer.is_cpu:
                 known[key] = module._buffers.get(name) is not buffer or not torch.equal(buffer, value)
 
+    def is_lost(self) -> bool:
+        """Whether the critic wrote into what it was given, of which there is no copy."""
+        return any([tensor._version != version for tensor, version in self._given])
+
     def restore(self) -> None:
         with torch.no_grad():
             for module, name, buffer, value in self._copies:
@@ -65,7 +71,21 @@ class State:
             torch.cuda.set_rng_state(self._device_random, self._device)
 
 
+def _enclosed(critic: Any) -> list[Any]:
+    cells = getattr(critic, "__closure__", None) or ()
+    return [cell.cell_contents for cell in cells if cell != CellType()]
+
+
 def modules_of(critic: Any) -> list[nn.Module]:
-    cells = [cell.cell_contents for cell in getattr(critic, "__closure__", None) or () if cell != CellType()]
-    roots = [each for each in (critic, getattr(critic, "__self__", None), *cells) if isinstance(each, nn.Module)]
+    candidates = (critic, getattr(critic, "__self__", None), *_enclosed(critic))
+    roots = [each for each in candidates if isinstance(each, nn.Module)]
     return list(dict.fromkeys(module for root in roots for module in root.modules()))
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """Those in tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, (tuple, list)) else []

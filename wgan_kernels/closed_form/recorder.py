@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..state import tensors_in
 from .rules import RULES
 from .steps import Kept, Segment, Step
 
@@ -62,7 +63,7 @@ class Recorder(TorchFunctionMode):
         self._anchor = torch.empty(0, requires_grad=True)
         self._given: dict[tuple[Any, int], Tensor] = {}  # what the critic took from outside, by edge
         self._first = 0  # what autograd recorded before has a lower number
-        self._trainable: list[tuple[Tensor, bool]] = []  # parameters of rules, and whether they were when they were used
+        self._trainable: list[tuple[Tensor, bool]] = []  # a parameter, and whether it was when used
         self._obstacle: NotCovered | None = None
 
     def start(self, x: Tensor) -> Tensor:
@@ -101,7 +102,7 @@ class Recorder(TorchFunctionMode):
     def _check_graph(self, function: Any, arguments: Any) -> None:
         if self.holds_slot(arguments):
             whose = "depends on the samples"
-        elif function in _NEED_WHOLE_GRADIENTS and any([t.grad_fn is not None for t in _tensors(arguments)]):
+        elif function in _NEED_WHOLE_GRADIENTS and any([t.grad_fn is not None for t in tensors_in(arguments)]):
             whose = "was computed of parameters"
         else:
             return
@@ -110,7 +111,7 @@ class Recorder(TorchFunctionMode):
         raise self._obstacle
 
     def _note_given(self, arguments: Any) -> None:
-        for tensor in _tensors(arguments):
+        for tensor in tensors_in(arguments):
             if tensor.requires_grad and tensor.grad_fn is not None and self._is_given(tensor.grad_fn):
                 self._given[tensor.grad_fn, tensor.output_nr] = tensor
 
@@ -190,7 +191,9 @@ class Recorder(TorchFunctionMode):
                 if edge in self._marks:
                     edges[edge] = None
                 elif edge in self._given:
-                    leaves[edge] = self._given[edge]
+                    leaves[edge] = given = self._given[edge]
+                    if (given.grad_fn, given.output_nr) != edge:
+                        raise NotCovered("it writes into a tensor that was computed outside it")
                 elif edge[0] is not None and edge[0] not in seen:
                     if self._is_given(edge[0]):
                         raise NotCovered("it uses, out of sight, a tensor that was computed outside it")
@@ -205,16 +208,7 @@ class Recorder(TorchFunctionMode):
         return node._sequence_nr() < self._first
 
     def holds_slot(self, value: Any) -> bool:
-        return any([self._slot(tensor) is not None for tensor in _tensors(value)])
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Those in tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [tensor for part in value for tensor in _tensors(part)] if isinstance(value, (tuple, list)) else []
+        return any([self._slot(tensor) is not None for tensor in tensors_in(value)])
 
 
 _GRAD_FN = Tensor.grad_fn.__get__
