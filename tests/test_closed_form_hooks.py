@@ -144,6 +144,10 @@ def enclosing(critic: nn.Module, y: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda x: critic(x, y)
 
 
+def enclosing_too(critic: nn.Module, y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: critic(x, y)
+
+
 OUT_OF_SIGHT = torch.jit.script(nn.Bilinear(4, 4, 4).double().requires_grad_(False))
 USES: dict[str, Callable[..., Tensor]] = {
     "factor": lambda h, y: h * y + y * y.sin(),
@@ -172,6 +176,9 @@ def test_conditioning_tensors_with_a_graph_of_their_own(use: str, given: str, me
             y.retain_grad()
         call = {"args": {"args": (y,)}, "kwargs": {"kwargs": {"y": y}}, "closure": {}}[given]
         function = critic if call else enclosing(critic, y)
+        if meddle == "nothing":
+            covered = use != "out of sight"
+            assert explain_route(function, REAL, **call).name == ("closed_form" if covered else "double_backward")
         penalty = gradient_penalty(function, REAL, FAKE, mix=MIX, route=route, **call)
         direct = torch.autograd.grad(penalty, [y], retain_graph=True)
         penalty.backward()
@@ -197,7 +204,7 @@ def test_a_critic_that_writes_into_what_it_is_given_is_not_called_twice(why: str
         y = torch.ones(4, 4, dtype=DOUBLE, requires_grad=why == "a graph of its own") * 1.5
         call = {"args": {"args": (y,)}, "kwargs": {"kwargs": {"y": y}}, "closure": {}}[given]
         # A function of its own: what one needs is remembered of all that share its code.
-        score = critic if call else (lambda critic, y: lambda x: critic(x, y))(critic, y)
+        score = critic if call else enclosing_too(critic, y)
         if route == "auto" and why is not None:
             with pytest.raises(ValueError, match=r"'double_backward'.*writes into what it is given"):
                 gradient_penalty(score, REAL, FAKE, mix=MIX, route=route, **call)
