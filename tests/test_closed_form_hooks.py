@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -212,3 +214,19 @@ def test_a_critic_that_writes_into_what_it_is_given_is_not_called_twice(why: str
             found.append([gradient_penalty(score, REAL, FAKE, mix=MIX, route=route, **call).detach(), y.detach()])
     if why is None:
         assert_equal(*found)
+
+
+def test_a_critic_with_threads_of_its_own() -> None:
+    """Every thread of autograd numbers what it records by itself."""
+
+    class Threaded(Conditional):
+        def forward(self, x: Tensor) -> Tensor:
+            h, found = self.first(x), []
+            thread = threading.Thread(target=lambda: found.append(h.sin()))
+            thread.start()
+            thread.join()
+            return self.last(found[0] * h).tanh() + found[0].sum(1, keepdim=True)
+
+    [x * 1.0 for x in [torch.ones(4, requires_grad=True)] * 50]  # so that this thread is far ahead
+    make = functools.partial(Threaded, lambda h, y: h)
+    assert_equal(outcome(make, "auto"), outcome(make, "double_backward"))

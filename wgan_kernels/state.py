@@ -42,12 +42,12 @@ class State:
             self._device_random = torch.cuda.get_rng_state(self._device)
 
     def learn(self) -> None:
-        """Finds out, once for each buffer, whether the call that was made moved it."""
+        """Finds out, once for each buffer, whether the call that was made wrote into it."""
         for module, name, buffer, value in self._copies:
             known, key = _moved.setdefault(module, {}), (name, module.training)
             # Where values cannot be read, or not without waiting for a GPU, it is copied every time.
             if key not in known and type(buffer) is Tensor and buffer.is_cpu:
-                known[key] = module._buffers.get(name) is not buffer or not torch.equal(buffer, value)
+                known[key] = not torch.equal(buffer, value)
 
     def is_lost(self) -> bool:
         """Whether the critic wrote into what it was given, of which there is no copy."""

@@ -63,6 +63,7 @@ class Recorder(TorchFunctionMode):
         self._anchor = torch.empty(0, requires_grad=True)
         self._given: dict[tuple[Any, int], Tensor] = {}  # what the critic took from outside, by edge
         self._first = 0  # what autograd recorded before has a lower number
+        self._outside: set[Any] = set()  # nodes that are known to be from before
         self._trainable: list[tuple[Tensor, bool]] = []  # a parameter, and whether it was when used
         self._obstacle: NotCovered | None = None
 
@@ -205,7 +206,20 @@ class Recorder(TorchFunctionMode):
 
     def _is_given(self, node: Any) -> bool:
         """Whether it was recorded before the critic was called. Leaves have the highest of numbers."""
-        return node._sequence_nr() < self._first
+        if node in self._outside:
+            return True
+        if node._sequence_nr() >= self._first:
+            return False
+        seen, left = {node}, [node]
+        while left:
+            for edge in left.pop().next_functions:
+                if edge in self._marks:  # every thread counts by itself: this is one that the critic started
+                    return False
+                if edge[0] is not None and edge[0] not in seen:
+                    seen.add(edge[0])
+                    left.append(edge[0])
+        self._outside |= seen
+        return True
 
     def holds_slot(self, value: Any) -> bool:
         return any([self._slot(tensor) is not None for tensor in tensors_in(value)])
