@@ -1,41 +1,27 @@
-"""Critics of every kind that people train, small, and the eager penalty that they train with."""
+"""Critics of every kind that people train, small."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
 import torch
+from cases import samples
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 from torch.nn.utils import spectral_norm as old_spectral_norm
 
-from wgan_kernels import norm_penalty
 from wgan_kernels.closed_form import closed_form_penalty
-
-
-def eager_penalty(
-    critic: Callable[[Tensor], Tensor], x: Tensor, target: float = 1.0, one_sided: bool = False
-) -> tuple[Tensor, Tensor]:
-    """10 * mean((norm - target)^2) and the norms, as people write it, for graphs of every order."""
-    x = x.detach().requires_grad_()
-    scores = critic(x)
-    (grad,) = torch.autograd.grad(scores, x, torch.ones_like(scores), create_graph=True)
-    norms = grad.flatten(1).norm(2, dim=1)
-    excess = (norms - target).clamp(min=0) if one_sided else norms - target
-    return 10 * (excess**2).mean(), norms.detach()
+from wgan_kernels.ops.norm_penalty import weighted_norm_penalty
 
 
 def closed_form(
     critic: Callable[[Tensor], Tensor], x: Tensor, target: float = 1.0, one_sided: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The same two without double backward."""
+    """What eager.eager_penalty gives, without double backward."""
 
-    def penalty(grad: Tensor) -> tuple[Tensor, Tensor]:
-        value = 10 * norm_penalty(grad, target=target, one_sided=one_sided)
-        return value, grad.detach().flatten(1).norm(2, dim=1)
-
-    return closed_form_penalty(critic, x, penalty)
+    settings = {"target": target, "one_sided": one_sided, "reduction": "mean", "weight": 10.0}
+    return closed_form_penalty(critic, x, lambda grad: weighted_norm_penalty(grad, **settings))
 
 
 class Call(nn.Module):
@@ -177,3 +163,49 @@ class OwnAttention(Attending):
     def forward(self, x: Tensor) -> Tensor:
         h = self.up(x.unsqueeze(-1))
         return self.down(nn.functional.scaled_dot_product_attention(*[h.unsqueeze(1)] * 3).flatten(1))
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(5)
+    layers = [nn.Conv2d(3, 6, 3, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(6, 6, 3, 1, 1), nn.GroupNorm(2, 6), nn.Tanh()]
+    return nn.Sequential(*layers, nn.Conv2d(6, 1, 1)).double()
+
+
+def dense() -> nn.Module:
+    torch.manual_seed(6)
+    return nn.Sequential(nn.Linear(6, 9), nn.LeakyReLU(0.1), nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 1)).double()
+
+
+def mlp(norm: bool = False) -> tuple[nn.Module, tuple[int, ...]]:
+    layers = [nn.Linear(6, 16), *([nn.LayerNorm(16)] if norm else []), nn.Tanh(), nn.Linear(16, 16), nn.Softplus()]
+    return nn.Sequential(*layers, nn.Linear(16, 1)), (7, 6)
+
+
+def dcgan(patches: bool = False) -> tuple[nn.Module, tuple[int, ...]]:
+    """A DCGAN critic in small; with patches, one that scores every part of the image."""
+    layers = [nn.Conv2d(3, 8, 4, 2, 1), nn.LeakyReLU(0.2), nn.Conv2d(8, 8, 4, 2, 1), nn.LeakyReLU(0.2)]
+    end = [nn.Conv2d(8, 1, 1)] if patches else [nn.Flatten(), nn.Linear(32, 1)]
+    return nn.Sequential(*layers, *end), (5, 3, 8, 8)
+
+
+CRITICS = {
+    "mlp": mlp,
+    "mlp with layer norm": lambda: mlp(norm=True),
+    "conv": dcgan,
+    "conv, patches": lambda: dcgan(patches=True),
+}
+
+
+def problem(name: str, channels_last: bool = False) -> tuple[nn.Module, Tensor, Tensor, Tensor]:
+    """A critic, real and generated samples, and mixing numbers, float64."""
+    torch.manual_seed(3)
+    critic, shape = CRITICS[name]()
+    critic = critic.double()
+    with torch.no_grad():  # as torch starts them, gradients are far below 1 and the one-sided penalty is all zero
+        for param in critic.parameters():
+            param.mul_(2.5)
+    real, fake = samples(shape, torch.float64, seed=1), samples(shape, torch.float64, seed=2)
+    if channels_last:
+        critic = critic.to(memory_format=torch.channels_last)
+        real, fake = (x.contiguous(memory_format=torch.channels_last) for x in (real, fake))
+    return critic, real, fake, torch.rand(shape[0], dtype=torch.float64)

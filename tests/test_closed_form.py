@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from critics import IMAGE_LAYERS, Call, closed_form, eager_penalty
+from critics import IMAGE_LAYERS, Call, closed_form
+from eager import eager_penalty
 from tolerances import EAGER_FLOAT64, assert_as_good_as_torch, largest
 from torch import Tensor, nn
 from torch.nn import functional

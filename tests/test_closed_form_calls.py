@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from critics import Call, closed_form, eager_penalty
+from critics import Call, closed_form
+from eager import eager_penalty, parameter_gradients
 from tolerances import EAGER_FLOAT64, assert_as_good_as_torch, largest
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,10 +29,6 @@ def points(batch: int = 6) -> Tensor:
     return torch.randn(batch, 5, dtype=DOUBLE)
 
 
-def gradients(loss: Tensor, critic: nn.Module) -> list[Tensor | None]:
-    return list(torch.autograd.grad(loss, list(critic.parameters()), allow_unused=True))
-
-
 def assert_same(critic: nn.Module, x: Tensor, score: Callable[[Tensor], Tensor] | None = None) -> None:
     """Now, with the critic as it is; from the same random state."""
     state = torch.get_rng_state()
@@ -39,7 +36,7 @@ def assert_same(critic: nn.Module, x: Tensor, score: Callable[[Tensor], Tensor] 
     torch.set_rng_state(state)
     value, _ = closed_form(score or critic, x)
     assert abs((value - expected).item()) < EAGER_FLOAT64
-    assert_gradients(gradients(value, critic), gradients(expected, critic))
+    assert_gradients(parameter_gradients(value, critic), parameter_gradients(expected, critic))
 
 
 def assert_gradients(ours: list[Tensor | None], expected: list[Tensor | None]) -> None:
@@ -187,7 +184,9 @@ def test_what_the_critic_keeps_for_itself_has_no_gradient_outside() -> None:
 )
 def test_first_derivatives_of_losses(loss: Callable[..., Tensor]) -> None:
     critic, x = fully_connected(nn.Tanh()), points()
-    ours, expected = (gradients(loss(f(critic, x)[0], critic, x), critic) for f in (closed_form, eager_penalty))
+    ours, expected = (
+        parameter_gradients(loss(f(critic, x)[0], critic, x), critic) for f in (closed_form, eager_penalty)
+    )
     for a, b in zip(ours, expected):
         assert a is b is None or largest(a - b) < EAGER_FLOAT64 * max(1, largest(b))
 
@@ -241,7 +240,7 @@ def test_autocast(dtype: torch.dtype, middle: Callable[[], nn.Module]) -> None:
         critic = critic.double() if precision is None else critic
         with torch.autocast("cpu", precision) if precision else contextlib.nullcontext():
             loss = penalty(critic, x if precision else x.double())[0] + critic(x if precision else x.double()).mean()
-        results.append(torch.cat([grad.flatten() for grad in gradients(loss, critic)]))
+        results.append(torch.cat([grad.flatten() for grad in parameter_gradients(loss, critic)]))
     assert_as_good_as_torch(*results)
 
 
@@ -262,16 +261,20 @@ def start_of(event: Any) -> int:
     return event.start_ns()
 
 
-@pytest.mark.parametrize(("norm", "bar"), [(False, 0.65), (True, 0.8)], ids=["piecewise linear", "group norm"])
-def test_memory(norm: bool, bar: float) -> None:
-    layers: list[nn.Module] = [nn.Conv2d(3, 16, 4, 2, 1), nn.LeakyReLU(0.2)]
+@pytest.mark.parametrize(
+    ("norm", "in_place", "bar"),
+    [(False, False, 0.65), (False, True, 0.65), (True, False, 0.8)],
+    ids=["piecewise linear", "piecewise linear, in place", "group norm"],
+)
+def test_memory(norm: bool, in_place: bool, bar: float) -> None:
+    layers: list[nn.Module] = [nn.Conv2d(3, 16, 4, 2, 1), nn.LeakyReLU(0.2, in_place)]
     for channels in (16, 32):
         layers += [nn.Conv2d(channels, 2 * channels, 4, 2, 1), *([nn.GroupNorm(1, 2 * channels)] if norm else [])]
-        layers += [nn.LeakyReLU(0.2)]
+        layers += [nn.LeakyReLU(0.2, in_place)]
     critic = nn.Sequential(*layers, nn.Conv2d(64, 1, 4), nn.Flatten())
     x = torch.randn(64, 3, 32, 32)
     penalties = (closed_form, eager_penalty)
-    ours, eager = (allocated_at_most(lambda f=f: gradients(f(critic, x)[0], critic)) for f in penalties)
+    ours, eager = (allocated_at_most(lambda f=f: parameter_gradients(f(critic, x)[0], critic)) for f in penalties)
     assert ours <= bar * eager, f"{ours / eager:.2f} of eager"
 
 

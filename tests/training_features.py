@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from cases import samples
+from eager import eager_penalty, mixed
 from tolerances import EAGER_FLOAT64, FACTOR, largest
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -45,10 +46,7 @@ def by_hand(dtype: torch.dtype = DOUBLE) -> list[Tensor]:
     """The parameter gradients by the eager function that people write."""
     model = critic(dtype)
     real, fake, mix = (x.to(dtype) for x in (REAL, FAKE, MIX))
-    x = (mix[:, None] * real + (1 - mix[:, None]) * fake).requires_grad_()
-    scores = model(x)
-    (grad,) = torch.autograd.grad(scores, x, torch.ones_like(scores), create_graph=True)
-    penalty = 10 * ((grad.norm(dim=1) - 1) ** 2).mean()
+    penalty, _ = eager_penalty(model, mixed(real, fake, mix))
     (model(fake).mean() - model(real).mean() + penalty).backward()
     return gradients(model)
 
@@ -173,9 +171,7 @@ def derivative_by_samples(route: str) -> None:
     fake = FAKE.clone().requires_grad_()
     gradient_penalty(critic(), REAL, fake, mix=MIX, route=route, detach=False).backward()
     ours, fake.grad = fake.grad, None
-    x = MIX[:, None] * REAL + (1 - MIX[:, None]) * fake
-    (grad,) = torch.autograd.grad(critic()(x).sum(), x, create_graph=True)
-    (10 * ((grad.norm(dim=1) - 1) ** 2).mean()).backward()
+    eager_penalty(critic(), mixed(REAL, fake, MIX))[0].backward()
     assert largest(ours - fake.grad) <= EAGER_FLOAT64 and largest(ours) > 0
 
 

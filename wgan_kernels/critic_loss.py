@@ -90,7 +90,7 @@ def _fully_connected(critic: Any, real: Tensor, fake: Tensor, settings: Mapping[
     if any([given[name] is not usual and given[name] != usual for name, usual in _USUAL.items()]):
         return None
     layers = fully_connected_layers(critic, real)
-    if layers is None:
+    if layers is None or not any([param.requires_grad for param in layers.params()]):
         return None
     norms = GradientNorms.checked(**{name: given[name] for name in GradientNorms._fields})
     plain = norms.plain_settings()

@@ -50,6 +50,8 @@ class GradientNorms(NamedTuple):
                     f"norm_dims must name dimensions of the samples, {tuple(x.shape)}, other than the first, each "
                     f"once; got {self.norm_dims}"
                 )
+        if self.reduction == "max" and 0 in self._shape(x):
+            raise ValueError(f"reduction must not be 'max' over no norms at all: the samples are {tuple(x.shape)}")
         if self.sample_weight is not None:
             wanted, got = (x.shape[0] // self.pac,), tuple(self.sample_weight.shape)
             if got != wanted:
@@ -87,13 +89,17 @@ class GradientNorms(NamedTuple):
             return penalties
         return {"mean": torch.mean, "sum": torch.sum, "max": torch.max}[self.reduction](penalties)
 
+    def _shape(self, x: Tensor) -> tuple[int, ...]:
+        """Of the norms of samples, or of groups of them."""
+        inner = [d % x.dim() for d in self.norm_dims or range(1, x.dim())]
+        return tuple(size for d, size in enumerate(x.shape) if d not in inner)
+
     def _rows(self, gradient: Tensor) -> tuple[tuple[int, ...], Tensor]:
         """The shape of the norms, and the gradient with one row for each of them."""
         if self.pac > 1:
             gradient = gradient.reshape(gradient.shape[0] // self.pac, self.pac, *gradient.shape[1:])
         if self.norm_dims is None:
-            return gradient.shape[:1], gradient
+            return self._shape(gradient), gradient
         inner = [d % gradient.dim() for d in self.norm_dims]
         outer = [d for d in range(gradient.dim()) if d not in inner]
-        shape = tuple(gradient.shape[d] for d in outer)
-        return shape, gradient.permute(*outer, *inner).flatten(0, len(outer) - 1)
+        return self._shape(gradient), gradient.permute(*outer, *inner).flatten(0, len(outer) - 1)

@@ -99,16 +99,23 @@ def penalty_by_route(
         return norms.penalty(_functional_gradient(score, x, seed))
     with called_eagerly(), _explained_errors():
         if route.name == "closed_form":
-            fully_connected = _fully_connected(score, x, norms)
-            if fully_connected is not None:
-                return fully_connected
-            before = State(score.critic, x)
+            found = _fully_connected(score, x, norms)
+            if found is not None:
+                return _with_backward(*found)
+            before = State(score.critic, x, [score.args, score.kwargs])
             try:
-                return _depends_on_x(closed_form_penalty(score, x.detach(), norms.penalty, seed))
+                found = closed_form_penalty(score, x.detach(), norms.penalty, seed)
+                before.learn()
+                return _with_backward(*_depends_on_x(found))
             except NotCovered as obstacle:
                 if asked == "closed_form":
                     raise ValueError(f"route must not be 'closed_form' for this critic: {obstacle}") from obstacle
                 before.restore()
+                if before.is_lost():
+                    raise ValueError(
+                        f"route must be 'double_backward' for this critic: {obstacle}, and it writes into what it is "
+                        "given, so that it cannot be called again"
+                    ) from obstacle
                 remember_obstacle(score.critic, str(obstacle))
         return norms.penalty(_depends_on_x(_recorded_gradient(score, x, seed)))
 
@@ -139,9 +146,19 @@ def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:
     return route
 
 
+def _with_backward(penalty: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
+    """Where no parameter has a part in it: backward has nothing to do, but may be called."""
+    return penalty if penalty.requires_grad else penalty.detach().requires_grad_(), norms
+
+
 def _functional_gradient(score: Callable[[Tensor], Tensor], x: Tensor, seed: float) -> Tensor:
+    def dependent(x: Tensor) -> Tensor:
+        scores = score(x)
+        # In here only what depends on x requires grad.
+        return _depends_on_x(scores if scores.requires_grad else None)
+
     # torch.autograd.grad cannot be transformed or compiled; this can.
-    scores, pull_back = torch.func.vjp(score, x)
+    scores, pull_back = torch.func.vjp(dependent, x)
     return _unscaled(pull_back(torch.full_like(scores, seed))[0], seed)
 
 

@@ -53,8 +53,10 @@ def closed_form_penalty(
     """
     try:
         recorder = Recorder()
-        with torch.enable_grad(), recorder:
-            scores = score(recorder.start(x))
+        with torch.enable_grad():
+            x = recorder.start(x)
+            with recorder:
+                scores = score(x)
         slot = recorder.finish(scores)
         if slot is None:
             return None
@@ -63,23 +65,33 @@ def closed_form_penalty(
         if gradient is None:
             return None
         needs_params = forward.needs_params()
-        with torch.enable_grad():
-            gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
-            gradient = (gradient if seed == 1 else gradient / seed).requires_grad_(needs_params)
-            value, norms = penalty(gradient)
-            if not needs_params:
-                return value, norms
-            (v,) = torch.autograd.grad(value, gradient)
+        value, norms, v = _outer(penalty, gradient, seed, needs_params)
+        if v is None:
+            return value, norms
         factor = 1 / seed
         if any([dtype in (torch.float16, torch.bfloat16) for dtype in forward.dtypes]):
             # Half floats have no room for weight / B: the largest tangent starts from 1.
             peak = v.abs().amax()
             peak = torch.where(peak > 0, peak, 1)
             v, factor = v / peak, peak * factor
-        grads = forward.param_grads(v.to(x.dtype))
+        forward.start_tangents(v.to(x.dtype))
+        del gradient, v  # both as large as the samples, and of no use to the sweep
+        grads = forward.param_grads()
     except Changed:
         raise NotCovered("it writes in place into a tensor that its derivative needs") from None
     if seed != 1 or isinstance(factor, Tensor):
         grads = [(param, grad * factor) for param, grad in grads]
-    found = Value(value.detach(), [grad for _, grad in grads])
+    found = Value(value, [grad for _, grad in grads])
     return *attach_gradients([param for param, _ in grads], found), norms
+
+
+def _outer(
+    penalty: Callable[[Tensor], tuple[Tensor, Tensor]], gradient: Tensor, seed: float, needs_grad: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What `penalty` returns for a gradient that is `seed` times too large, and its derivative, without their graph."""
+    with torch.enable_grad():
+        gradient = gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+        gradient = (gradient if seed == 1 else gradient / seed).requires_grad_(needs_grad)
+        value, norms = penalty(gradient)
+        v = torch.autograd.grad(value, gradient)[0] if needs_grad else None
+    return value.detach(), norms, v

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..state import tensors_in
 from .rules import RULES
 from .steps import Kept, Segment, Step
 
@@ -60,21 +61,31 @@ class Recorder(TorchFunctionMode):
         self._slots: dict[tuple[Any, int], int] = {}  # by edge of the graph
         self._marks: set[tuple[Any, int]] = set()  # the edges at which the graph ends
         self._anchor = torch.empty(0, requires_grad=True)
+        self._given: dict[tuple[Any, int], Tensor] = {}  # what the critic took from outside, by edge
+        self._first = 0  # what autograd recorded before has a lower number
+        self._outside: set[Any] = set()  # nodes that are known to be from before
+        self._trainable: list[tuple[Tensor, bool]] = []  # a parameter, and whether it was when used
+        self._obstacle: NotCovered | None = None
 
     def start(self, x: Tensor) -> Tensor:
         marked = _Mark.apply(x, self._anchor, False)
         self._new_slot(marked)
         self._marks.add((marked.grad_fn, marked.output_nr))
+        self._first = marked.grad_fn._sequence_nr()
         return marked
 
     def finish(self, scores: Tensor) -> int | None:
         """The slot of the scores; None where they do not depend on the samples."""
+        if self._obstacle is not None:  # which the critic may have caught
+            raise self._obstacle
+        if any([param.requires_grad != was for param, was in self._trainable]):
+            raise NotCovered("it freezes or thaws parameters between their uses")
         return self._slot(scores)
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function in _NEED_THE_GRAPH and self.holds_slot((args, kwargs)):
-            raise NotCovered(f"it calls {function.__name__} on a tensor that depends on the samples")
+        if function in _NEED_THE_GRAPH or function in _NEED_WHOLE_GRADIENTS:
+            self._check_graph(function, (args, kwargs))
         rule = RULES.get(function)
         # Without grad mode it is a constant, or the inside of a custom function; with hooks on what autograd saves,
         # the inside of a checkpoint, which must find the same things saved when it runs again.
@@ -86,7 +97,24 @@ class Recorder(TorchFunctionMode):
             out = rule(self, function, *args, **kwargs)
             if out is not None:
                 return out
+        self._note_given((args, kwargs))
         return function(*args, **kwargs)
+
+    def _check_graph(self, function: Any, arguments: Any) -> None:
+        if self.holds_slot(arguments):
+            whose = "depends on the samples"
+        elif function in _NEED_WHOLE_GRADIENTS and any([t.grad_fn is not None for t in tensors_in(arguments)]):
+            whose = "was computed of parameters"
+        else:
+            return
+        name = {_GRAD_FN: "grad_fn"}.get(function) or function.__name__
+        self._obstacle = NotCovered(f"it calls {name} on a tensor that {whose}")
+        raise self._obstacle
+
+    def _note_given(self, arguments: Any) -> None:
+        for tensor in tensors_in(arguments):
+            if tensor.requires_grad and tensor.grad_fn is not None and self._is_given(tensor.grad_fn):
+                self._given[tensor.grad_fn, tensor.output_nr] = tensor
 
     # For rules.
 
@@ -96,6 +124,7 @@ class Recorder(TorchFunctionMode):
             return None
         if not all([p.dtype.is_floating_point for p in (x, *params) if p is not None]):
             return None
+        self._trainable += [(p, p.requires_grad) for p in params if p is not None]
         return self._slot(x)
 
     def value(self, slot: int, x: Tensor) -> Callable[[], Tensor]:
@@ -138,17 +167,19 @@ class Recorder(TorchFunctionMode):
             return None
         edge = (tensor.grad_fn, tensor.output_nr)
         if edge not in self._slots:
+            if self._is_given(tensor.grad_fn):
+                return None
             edges, leaves = self._reached(tensor.grad_fn)
             if not edges:
                 return None
-            if any([leaf._backward_hooks for leaf in leaves]):
+            if any([leaf._backward_hooks or leaf.retains_grad for leaf in leaves]):
                 raise NotCovered("a parameter has a hook, which is to see its whole gradient")
             self.steps.append(Segment([self._slots[e] for e in edges], edges, leaves, edge))
             self.results.append(self._new_slot(tensor))
         return self._slots[edge]
 
     def _reached(self, node: Any) -> tuple[list[tuple[Any, int]], list[Tensor]]:
-        """The marks' edges and the leaves from which autograd computed what has this grad_fn.
+        """The marks' edges, and the leaves and given tensors, from which autograd computed what has this grad_fn.
 
         Slots without a mark are walked through: their own segments are not cut out of the graph, so that what is
         differentiated by such a slot and by what it was made of would count one path twice.
@@ -160,26 +191,48 @@ class Recorder(TorchFunctionMode):
             for edge in left.pop().next_functions:
                 if edge in self._marks:
                     edges[edge] = None
+                elif edge in self._given:
+                    leaves[edge] = given = self._given[edge]
+                    if (given.grad_fn, given.output_nr) != edge:
+                        raise NotCovered("it writes into a tensor that was computed outside it")
                 elif edge[0] is not None and edge[0] not in seen:
+                    if self._is_given(edge[0]):
+                        raise NotCovered("it uses, out of sight, a tensor that was computed outside it")
                     seen.add(edge[0])
                     left.append(edge[0])
                     if hasattr(edge[0], "variable"):
                         leaves[edge[0]] = edge[0].variable
         return list(edges), list(leaves.values())
 
-    def holds_slot(self, value: Any) -> bool:
-        if isinstance(value, Tensor):
-            return self._slot(value) is not None
-        if isinstance(value, dict):
-            value = list(value.values())
-        return isinstance(value, (tuple, list)) and any([self.holds_slot(part) for part in value])
+    def _is_given(self, node: Any) -> bool:
+        """Whether it was recorded before the critic was called. Leaves have the highest of numbers."""
+        if node in self._outside:
+            return True
+        if node._sequence_nr() >= self._first:
+            return False
+        seen, left = {node}, [node]
+        while left:
+            for edge in left.pop().next_functions:
+                if edge in self._marks:  # every thread counts by itself: this is one that the critic started
+                    return False
+                if edge[0] is not None and edge[0] not in seen:
+                    seen.add(edge[0])
+                    left.append(edge[0])
+        self._outside |= seen
+        return True
 
+    def holds_slot(self, value: Any) -> bool:
+        return any([self._slot(tensor) is not None for tensor in tensors_in(value)])
+
+
+_GRAD_FN = Tensor.grad_fn.__get__
 
 # What these do to a graph they would do to a piece of it.
 _NEED_THE_GRAPH = {
-    Tensor.register_hook,
-    Tensor.retain_grad,
     Tensor.backward,
+    Tensor.register_post_accumulate_grad_hook,
     torch.autograd.grad,
     torch.autograd.backward,
 }
+# Through these somebody may see gradients, or change them, which come in parts also where samples play no part.
+_NEED_WHOLE_GRADIENTS = {Tensor.register_hook, Tensor.retain_grad, _GRAD_FN}

@@ -18,6 +18,7 @@ class Pass:
         self.steps, self.results, self.dtypes = recorder.steps, recorder.results, recorder.dtypes
         self.deltas = _Slots(self.dtypes)
         self.deltas.add([slot], [torch.full_like(scores.detach(), seed)])
+        self.tangents = _Slots(self.dtypes)
         self.reached: set[int] = set()  # slots that the scores depend on
 
     def needs_params(self) -> bool:
@@ -32,16 +33,19 @@ class Pass:
                 self.deltas.add(step.sources, step.adjoint(delta), step.fresh)
         return self.deltas.pop(0)[0]
 
-    def param_grads(self, v: Tensor) -> Grads:
-        """The gradient of <v, input_gradient()> by each parameter, for a constant v."""
+    def start_tangents(self, v: Tensor) -> None:
+        """v: a constant of the shape of the samples, which nobody else need hold."""
+        self.tangents.add([0], [v])
+
+    def param_grads(self) -> Grads:
+        """The gradient of <v, input_gradient()> by each parameter."""
         grads = _Sums()
-        curvatures = self._tangent_sweep(v, grads)
+        curvatures = self._tangent_sweep(grads)
         self._curvature_sweep(curvatures, grads)
         return grads.pairs()
 
-    def _tangent_sweep(self, v: Tensor, grads: _Sums) -> list[Sequence[Tensor | None] | None]:
-        tangents, last_use = _Slots(self.dtypes), {}
-        tangents.add([0], [v])
+    def _tangent_sweep(self, grads: _Sums) -> list[Sequence[Tensor | None] | None]:
+        tangents, last_use = self.tangents, {}
         for at, (step, result) in enumerate(zip(self.steps, self.results)):
             if result in self.reached:
                 last_use.update(dict.fromkeys(step.sources, at))
