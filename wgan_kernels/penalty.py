@@ -136,29 +136,19 @@ def gradient_penalty(
     return (penalty, found.to(penalty.dtype)) if return_norms else penalty
 
 
-class _Unmoved(torch.autograd.Function):
-    """`value`, with a backward that does nothing. A graph that is being compiled has one only by what requires grad."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, anchor: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None]:
-        return None, None
-
-
 with torch.inference_mode(False):
-    _ANCHOR = torch.empty(0, device="cpu", requires_grad=True)
+    # A graph that is being compiled has a backward only by what requires grad; by no numbers, this has nothing to do.
+    _NOTHING = torch.empty(0, device="cpu", requires_grad=True)
 
 
 def _skipped(sample: Any) -> tuple[Tensor, Tensor]:
     """A penalty of 0 whose backward may be called as on any other step, and no norms."""
     _checks.batched("real and fake", sample)
     dtype = torch.promote_types(sample.dtype, torch.float32)
-    compiling, norms = torch.compiler.is_compiling(), sample.new_zeros(0, dtype=dtype)
-    zero = sample.new_zeros((), dtype=dtype, requires_grad=torch.is_grad_enabled() and not compiling)
-    return _Unmoved.apply(zero, _ANCHOR) if compiling else zero, norms
+    norms = sample.new_zeros(0, dtype=dtype)
+    if torch.compiler.is_compiling():
+        return (sample.new_zeros((), dtype=dtype) + _NOTHING.sum()).to(dtype), norms
+    return sample.new_zeros((), dtype=dtype, requires_grad=torch.is_grad_enabled()), norms
 
 
 def explain_route(
