@@ -33,6 +33,11 @@ TENSOR_CORES = re.compile(r"\b(mma\.sync|wgmma\.mma_async|tcgen05\.mma)")
 # A product and a sum with one rounding, and subnormal numbers that become zeros.
 INEXACT = re.compile(r"\b(fma\.|\w+\.(rn\.)?ftz)")
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+# What says how numbers are rounded, and in which order they are added up: the arithmetic, with exchanges between
+# threads, and which thread holds what of a tensor that is summed.
+_ARITHMETIC = re.compile(r"\b((?:add|sub|mul|fma|div|rcp|sqrt|ex2|mma|shfl)\.[\w.:]*(?:f16|f32|f64|b32)[\w.:]*)")
+_SUMMED = re.compile(r"\}\) : \((tensor<[^)]*)\) ->")
+_LAYOUT = re.compile(r"^(#\w+) = (.*)$", re.MULTILINE)
 _USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
 
 # Architecture: kernel: [registers, bytes of shared memory, bytes of stack]
@@ -44,6 +49,14 @@ class Compiled:
     used: list[int]
     on_tensor_cores: bool
     rounds_every_step: bool
+    order: tuple[list[str], list[str]]
+
+
+def order_of(ptx: str, ttgir: str) -> tuple[list[str], list[str]]:
+    """Equal for kernels that compute the same bits, as far as can be seen in what they were compiled to."""
+    layouts = dict(_LAYOUT.findall(ttgir))
+    summed = [re.sub(r"#\w+", lambda name: layouts.get(name[0], name[0]), each) for each in _SUMMED.findall(ttgir)]
+    return sorted(_ARITHMETIC.findall(ptx)), sorted(summed)
 
 
 def compile_for(launch: Launch, architecture: str) -> Compiled:
@@ -68,12 +81,14 @@ def compile_for(launch: Launch, architecture: str) -> Compiled:
     registers, stack, static, local = map(int, _USED.search(said).groups())
     used = [registers, max(binary.metadata.shared, static), stack + local]
     ptx = binary.asm["ptx"]
-    return Compiled(used, TENSOR_CORES.search(ptx) is not None, INEXACT.search(ptx) is None)
+    order = order_of(ptx, binary.asm["ttgir"])
+    return Compiled(used, TENSOR_CORES.search(ptx) is not None, INEXACT.search(ptx) is None, order)
 
 
 def compile_all(architectures: list[str]) -> tuple[Resources, list[str]]:
     """Every kernel for every architecture, and what is wrong with any."""
     found: Resources = {}
+    orders: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
     problems = []
     for launch in launches():
         for architecture in architectures:
@@ -86,6 +101,10 @@ def compile_all(architectures: list[str]) -> tuple[Resources, list[str]]:
                 problems.append(f"{where} takes {shared} bytes of shared memory, which are not there")
             if launch.multiplies and not compiled.on_tensor_cores:
                 problems.append(f"{where} does not multiply on tensor cores")
+            if launch.adds_up:
+                order = orders.setdefault((launch.family, architecture), compiled.order)
+                if not all(order) or order != compiled.order:
+                    problems.append(f"{where} does not add up in the order of other configurations")
             if launch.rounds_every_step and not compiled.rounds_every_step:
                 problems.append(f"{where} fuses products with sums, or flushes subnormal numbers")
     return found, problems

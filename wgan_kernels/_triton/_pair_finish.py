@@ -98,7 +98,7 @@ def kernel_sums_finish_kernel(
         stride = tl.full([], D, tl.int64) * (N + M)
         b, rest = at // stride, at % stride
         in_x = rest < N * D
-        inside = (b < B) & tl.where(in_x, NEEDS & 1, NEEDS & 2).to(tl.int1)
+        inside = (b < B) & (tl.where(in_x, NEEDS & 1, NEEDS & 2) != 0)
         total = tl.zeros([ELEMENTS], tl.float64)
         for split in range(S):
             total += tl.load(gradients + (b * S + split) * stride + rest, mask=inside, other=0.0)
