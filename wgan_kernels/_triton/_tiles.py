@@ -8,15 +8,34 @@ points are loaded.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import triton
 import triton.language as tl
 
 from ._kernel_functions import distance_scale
-from ._launch import widened
+from ._launch import autotuned, widened
 
 # With more of either, registers spill.
 BLOCK, FEATURES = 32, 16  # FEATURES: of a point that are loaded at a time
 PROGRAMS = 256  # at least so many, where there is work for them: what a tile's rows meet is shared out among several
+
+
+def ahead(*stages: int, num_warps: int = 4, num_stages: int = 2) -> list[triton.Config]:
+    """Configurations of a sweep over tiles: how many steps ahead points are loaded, and nothing that would change the
+    order of sums, as other tiles and warps would, and with it the bits from one process to the next."""
+    return [triton.Config({"STAGES": n}, num_warps=num_warps, num_stages=num_stages) for n in stages]
+
+
+def tuned(configs: Sequence[triton.Config]) -> Callable[[Any], Any]:
+    """Once for each class of numbers of features, and for each dtype."""
+    return autotuned(configs, ["size_class"])
+
+
+# By the precision of products, and for differences: those whose registers do not spill.
+PRODUCTS = {"tf32x3": ahead(2, 3), "tf32": ahead(2, 1)}
+DIFFERENCES = ahead(2, 1, 3)
 # |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold: as
 # float_distances_suffice in csrc/core/kernel_pairs.h, since a distance errs in proportion to |z|^2 here as there.
 _FLOAT_DISTANCES = tl.constexpr(256.0)

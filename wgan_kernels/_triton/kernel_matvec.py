@@ -14,11 +14,19 @@ from torch import Tensor
 
 from ._kernel_functions import kernel_term, pack_kinds
 from ._launch import autotuned, device_of, feature_class, matmul_precision, operator, wrap_triton
-from ._tiles import BLOCK, FEATURES, PROGRAMS, difference_tile, distance_limit, product_tile
+from ._tiles import (
+    BLOCK,
+    DIFFERENCES,
+    FEATURES,
+    PRODUCTS,
+    PROGRAMS,
+    difference_tile,
+    distance_limit,
+    product_tile,
+    tuned,
+)
 
 MOST_COLUMNS = 32  # of v that a program multiplies with
-# Tuned as the sweeps of kernel_sums are, and for the same reason no further.
-_CONFIGS = [triton.Config({"STAGES": stages}, num_warps=4, num_stages=stages) for stages in (2, 1, 3)]
 
 
 @triton.jit
@@ -78,8 +86,9 @@ def matvec_sweep(
         tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
 
 
-kernel_matvec_kernel = autotuned(_CONFIGS, ["size_class", "PRECISION", "EXACT"])(matvec_sweep)
-kernel_matvec_flagged_kernel = autotuned(_CONFIGS[:1])(matvec_sweep)
+kernel_matvec_kernels = {precision: tuned(configs)(matvec_sweep) for precision, configs in PRODUCTS.items()}
+kernel_matvec_exact_kernel = tuned(DIFFERENCES)(matvec_sweep)
+kernel_matvec_flagged_kernel = autotuned(DIFFERENCES[:1])(matvec_sweep)
 
 
 @operator
@@ -100,12 +109,14 @@ def kernel_matvec(
         flags = x.new_empty((programs * S,), dtype=torch.int32)
         arguments = (points, v.contiguous(), weights.contiguous(), params.contiguous(), parts, flags, N, M, D, P, begin,
                      begin + rows, S, params.shape[1], feature_class(D))  # fmt: skip
+        precision = matmul_precision(x, allow_tf32)
         settings = {"KINDS": pack_kinds(kinds), "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
-                    "PRECISION": matmul_precision(x, allow_tf32), "COLUMNS": columns,
+                    "PRECISION": precision, "COLUMNS": columns,
                     "FEATURES": FEATURES}  # fmt: skip
         exact = x.dtype == torch.float64
         with device_of(x):
-            wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=exact, FLAGGED=False, **settings)
+            kernel = kernel_matvec_exact_kernel if exact else kernel_matvec_kernels[precision]
+            wrap_triton(kernel)[(programs * S,)](*arguments, EXACT=exact, FLAGGED=False, **settings)
             if not exact:
                 kernel = kernel_matvec_flagged_kernel
                 wrap_triton(kernel)[(programs * S,)](*arguments, EXACT=True, FLAGGED=True, **settings)

@@ -28,22 +28,21 @@ from ._pair_sweep import (
 )
 from ._tiles import (
     BLOCK,
+    DIFFERENCES,
     FEATURES,
+    PRODUCTS,
     PROGRAMS,
+    ahead,
     difference_along,
     difference_tile,
     distance_limit,
     product_along,
     product_tile,
     tile_range,
+    tuned,
 )
 
 _X, _Y, _PARAMS = 1, 2, 4
-# How far loads run ahead is all that is tuned: other tiles and warps would add in another order, and so give other bits
-# from one process to the next. Products of a tangent run nothing ahead, as their registers would spill.
-_NARROW = [triton.Config({"STAGES": stages}, num_warps=4, num_stages=stages) for stages in (2, 1, 3)]
-_WIDE = [triton.Config({"STAGES": stages}, num_warps=8, num_stages=1) for stages in (1, 2, 3)]
-_KEY = ["size_class", "PRECISION"]
 
 
 @triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "weight_stride", "size_class"])
@@ -130,13 +129,14 @@ def sweep(
         tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
 
 
-kernel_sums_kernel = autotuned(_NARROW, _KEY)(sweep)
-kernel_sums_tangent_kernel = autotuned(_WIDE[:1])(sweep)
-kernel_sums_exact_kernel = autotuned(_NARROW, _KEY)(sweep)
-kernel_sums_exact_tangent_kernel = autotuned(_WIDE, _KEY)(sweep)
+kernel_sums_kernels = {precision: tuned(configs)(sweep) for precision, configs in PRODUCTS.items()}
+kernel_sums_exact_kernel = tuned(DIFFERENCES)(sweep)
+# Products of a tangent load nothing ahead: their registers would spill.
+kernel_sums_tangent_kernel = autotuned(ahead(1, num_warps=8, num_stages=1))(sweep)
+kernel_sums_exact_tangent_kernel = tuned(ahead(2, 1, 3, num_warps=8))(sweep)
 # Timed where no program has anything to do, they would be tuned for that.
-kernel_sums_flagged_kernel = autotuned(_NARROW[:1])(sweep)
-kernel_sums_flagged_tangent_kernel = autotuned(_WIDE[:1])(sweep)
+kernel_sums_flagged_kernel = autotuned(DIFFERENCES[:1])(sweep)
+kernel_sums_flagged_tangent_kernel = autotuned(ahead(2, num_warps=8))(sweep)
 
 
 def _stacked(x: Tensor, y: Tensor) -> Tensor:
@@ -186,7 +186,7 @@ def _sweep(
             if exact:
                 kernel = kernel_sums_exact_tangent_kernel if tangent else kernel_sums_exact_kernel
             else:
-                kernel = kernel_sums_tangent_kernel if tangent else kernel_sums_kernel
+                kernel = kernel_sums_tangent_kernel if tangent else kernel_sums_kernels[precision]
                 wrap_triton(kernel)[(programs,)](*arguments, EXACT=False, **settings)
                 kernel = kernel_sums_flagged_tangent_kernel if tangent else kernel_sums_flagged_kernel
                 settings["FLAGGED"] = True
