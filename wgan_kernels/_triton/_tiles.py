@@ -33,9 +33,8 @@ def tuned(configs: Sequence[triton.Config]) -> Callable[[Any], Any]:
     return autotuned(configs, ["size_class"])
 
 
-# By the precision of products, and for differences: those whose registers do not spill.
+# By the precision of products: those whose registers do not spill.
 PRODUCTS = {"tf32x3": ahead(2, 3), "tf32": ahead(2, 1)}
-DIFFERENCES = ahead(2, 1, 3)
 # |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold: as
 # float_distances_suffice in csrc/core/kernel_pairs.h, since a distance errs in proportion to |z|^2 here as there.
 _FLOAT_DISTANCES = tl.constexpr(256.0)

@@ -16,10 +16,10 @@ from ._kernel_functions import kernel_term, pack_kinds
 from ._launch import autotuned, device_of, feature_class, matmul_precision, operator, wrap_triton
 from ._tiles import (
     BLOCK,
-    DIFFERENCES,
     FEATURES,
     PRODUCTS,
     PROGRAMS,
+    ahead,
     difference_tile,
     distance_limit,
     product_tile,
@@ -87,8 +87,8 @@ def matvec_sweep(
 
 
 kernel_matvec_kernels = {precision: tuned(configs)(matvec_sweep) for precision, configs in PRODUCTS.items()}
-kernel_matvec_exact_kernel = tuned(DIFFERENCES)(matvec_sweep)
-kernel_matvec_flagged_kernel = autotuned(DIFFERENCES[:1])(matvec_sweep)
+kernel_matvec_exact_kernel = tuned(ahead(1, 3))(matvec_sweep)
+kernel_matvec_flagged_kernel = autotuned(ahead(1))(matvec_sweep)
 
 
 @operator

@@ -28,7 +28,6 @@ from ._pair_sweep import (
 )
 from ._tiles import (
     BLOCK,
-    DIFFERENCES,
     FEATURES,
     PRODUCTS,
     PROGRAMS,
@@ -130,12 +129,12 @@ def sweep(
 
 
 kernel_sums_kernels = {precision: tuned(configs)(sweep) for precision, configs in PRODUCTS.items()}
-kernel_sums_exact_kernel = tuned(DIFFERENCES)(sweep)
+kernel_sums_exact_kernel = tuned(ahead(2, 1, 3))(sweep)
 # Products of a tangent load nothing ahead: their registers would spill.
 kernel_sums_tangent_kernel = autotuned(ahead(1, num_warps=8, num_stages=1))(sweep)
 kernel_sums_exact_tangent_kernel = tuned(ahead(2, 1, 3, num_warps=8))(sweep)
 # Timed where no program has anything to do, they would be tuned for that.
-kernel_sums_flagged_kernel = autotuned(DIFFERENCES[:1])(sweep)
+kernel_sums_flagged_kernel = autotuned(ahead(2))(sweep)
 kernel_sums_flagged_tangent_kernel = autotuned(ahead(2, num_warps=8))(sweep)
 
 
