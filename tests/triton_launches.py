@@ -20,6 +20,7 @@ _FLOATING = [dtype for dtype in DTYPES if dtype.is_floating_point]
 @dataclass(frozen=True)
 class Launch:
     name: str
+    family: str  # its name without the configuration
     kernel: Any
     arguments: dict[str, Any]
     options: dict[str, int]
@@ -28,6 +29,11 @@ class Launch:
     def multiplies(self) -> bool:
         """Whether it goes over pairs of points by matrix products."""
         return self.arguments.get("EXACT") is False
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether its results depend on the order in which it adds."""
+        return "STAGES" in self.arguments
 
     @property
     def rounds_every_step(self) -> bool:
@@ -53,9 +59,9 @@ class Recorder:
             what = [self.kernel.__name__, self.case]
             if "EXACT" in arguments:
                 what.append("differences" if arguments["EXACT"] else arguments["PRECISION"])
-            what += [f"{key}={value}" for key, value in {**config.kwargs, **options}.items()]
-            name = " ".join(what)
-            self.seen.setdefault(name, Launch(name, self.kernel, arguments, options))
+            configuration = [f"{key}={value}" for key, value in {**config.kwargs, **options}.items()]
+            name = " ".join(what + configuration)
+            self.seen.setdefault(name, Launch(name, " ".join(what), self.kernel, arguments, options))
 
 
 @contextmanager

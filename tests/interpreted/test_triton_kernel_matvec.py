@@ -85,6 +85,13 @@ def test_tight_clusters_far_apart(backend: str) -> None:
     assert (ours.double() - exact).abs().max() <= FAR_APART * exact.abs().max()
 
 
+def test_any_layout(backend: str) -> None:
+    for layout in ("transposed", "expanded_batch"):
+        x, y, v = (samples((2, n, 3), torch.float32, layout, seed=n) for n in (3, 2, 2))
+        one = kernel_matvec(x, y, v, KINDS, PARAMS, WEIGHTS)
+        assert_same_bits(one, kernel_matvec(x.contiguous(), y.contiguous(), v.contiguous(), KINDS, PARAMS, WEIGHTS))
+
+
 def test_opcheck(backend: str) -> None:
     x, y = samples((2, 3, 2), torch.bfloat16, "columns"), samples((2, 2, 2), torch.bfloat16)
     arguments = (leaf(x), leaf(y), leaf(samples((2, 2, 2), torch.float32)), leaf(WEIGHTS), leaf(PARAMS))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +15,18 @@ from test_kernel_sums import (  # noqa: F401 - tests that run as they are
     derivatives,
     exactly,
     mixture,
+    plain,
     test_kernels_of_far_points_vanish,
     test_known_sums_of_four_points,
     test_no_points,
     test_third_derivative_raises,
 )
-from tolerances import FAR_APART, FAR_FROM_ORIGIN, ROUNDED_TWICE, assert_same_by_another_route
+from tolerances import FAR_APART, FAR_FROM_ORIGIN, ROUNDED_TWICE, assert_as_good_as_torch, assert_same_by_another_route
 from torch import Tensor
 
 from wgan_kernels import use_backend
 from wgan_kernels._triton import kernel_sums as module
+from wgan_kernels._triton._pair_finish import FINISH_ELEMENTS
 from wgan_kernels._triton._tiles import BLOCK, FEATURES
 from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
 
@@ -179,8 +183,59 @@ def test_only_distances_that_need_it_are_taken_in_float64(backend: str, monkeypa
         def __getitem__(self, grid: tuple[int]) -> Any:
             return lambda *arguments, **settings: flags.append(arguments[7].clone())
 
-    monkeypatch.setattr(module, "kernel_sums_exact_kernel", Seen())
+    monkeypatch.setattr(module, "kernel_sums_flagged_kernel", Seen())
+    header = (Path(__file__).parents[2] / "csrc" / "core" / "kernel_pairs.h").read_text()
+    limit = float(re.search(r"largest > (\d+) \* scale", header)[1])
     x = samples((4, 2), torch.float32, seed=1)
-    for points in (x + 100, x + 1000 * torch.arange(4.0)[:, None]):
-        kernel_sums(points, points, ("rbf",), (1.0,), (1.0, 1.0, -2.0))
-    assert flags[0].eq(0).all() and flags[1].eq(1).all()
+    near, far = (torch.tensor([[-1.0], [1.0]]) * (2 * (limit + by)) ** 0.5 for by in (-1, 1))
+    for points in (x + 100, near, x + 1000 * torch.arange(4.0)[:, None], far):
+        kernel_sums(points, points, ("rbf",), (1.0,), (1.0, 1.0, -2.0))  # whose scale is 2
+    assert [each.unique().tolist() for each in flags] == [[0], [0], [1], [1]]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.4])
+def test_distances_in_float32_are_as_good_as_torch_up_to_the_limit(backend: str, share: float) -> None:
+    """Two clusters, each as far from the mean as float32 is trusted."""
+    params, weights = mixture(KINDS, 3)
+    scale = min(2 * params[0, 0].item() ** 2, params[1, 0].item())
+    assert KINDS == ("rbf", "inverse_multiquadric")
+    points = [0.5 * scale**0.5 * samples((20, 3), torch.float32, seed=seed) for seed in (1, 2)]
+    for each in points:
+        each[::2, 0] += (share * 256 * scale) ** 0.5
+        each[1::2, 0] -= (share * 256 * scale) ** 0.5
+    along = [samples((20, 3), torch.float32, seed=seed) for seed in (3, 4)]
+    wide = [each.double() for each in points]
+    ours = derivatives(lambda x, y: kernel_sums(x, y, KINDS, params, weights)[0], points, along)
+    rough = derivatives(lambda x, y: plain(x, y, KINDS, params, weights)[0], points, along)
+    exact = derivatives(lambda x, y: exactly(x, y, KINDS, params, weights)[0], wide, along)
+    for order in (0, 1, 2):
+        for results in zip(*[[each[0]] if order == 0 else each[order] for each in (ours, rough, exact)], strict=True):
+            assert_as_good_as_torch(*results, f"derivative {order}")
+
+
+def test_points_of_any_layout_and_of_no_features(backend: str) -> None:
+    operator = torch.ops.wgan_kernels.kernel_sums_triton
+    params, weights = mixture(KINDS, 3)
+    settings = (weights, params, [0, 1], False, 0, -1, False, 3)
+    for layout in ("columns", "transposed", "expanded_batch"):
+        x, y = samples((2, 3, 3), torch.float32, layout, seed=1), samples((2, 2, 3), torch.float32, "rows", seed=2)
+        results = zip(operator(x, y, *settings), operator(x.contiguous(), y.contiguous(), *settings), strict=True)
+        for one, other in results:
+            assert_same_bits(one, other)
+    _, sums = kernel_sums(torch.empty(3, 0), torch.empty(2, 0), ("rbf",), (1.0,), (1.0, 1.0, -2.0))
+    assert sums.flatten().tolist() == [6, 2, 6]
+
+
+def test_gradients_of_more_numbers_than_an_int32_counts(backend: str) -> None:
+    """The programs that add up the first of them."""
+    N = D = 1 << 16
+    like = torch.empty((), dtype=torch.float64)
+    sums, gradients = like.new_zeros(N // BLOCK, 4, 1), torch.arange(float(FINISH_ELEMENTS), dtype=torch.float64)
+    weights, params, value, totals = like.new_ones(3, 1), like.new_ones(1, 1), like.new_empty(1), like.new_empty(3)
+    grad_x = like.new_zeros(FINISH_ELEMENTS)
+    module.kernel_sums_finish_kernel[(2,)](
+        sums, gradients, weights, params, params, value, totals, totals, grad_x, grad_x, 1, N, 0, D, 0, N, 1, 1, 0,
+        KINDS=0, C=1, CPAD=1, NEEDS=1, TANGENT=False, DIAGONAL=True, BLOCK=BLOCK, PARTS=N // BLOCK,
+        ELEMENTS=FINISH_ELEMENTS,
+    )  # fmt: skip
+    assert_same_bits(grad_x, gradients)

@@ -47,9 +47,41 @@ def size_class(n: int) -> int:
     return triton.next_power_of_2(n) if isinstance(n, int) else 0
 
 
+def feature_class(D: int) -> int:
+    """size_class for the features of points, of which 16 are loaded at a time: 16, 32, 64, and 128 for all others."""
+    return min(max(size_class(D), 16), 128)
+
+
+def is_capturing() -> bool:
+    """Whether what is launched now becomes part of a CUDA graph."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
+class _Choices(dict):
+    """What a tuner chose, by its keys. A graph that is being captured can time nothing: it gets what was chosen before,
+    or else the first configuration, which is not written down."""
+
+    def __init__(self, first: triton.Config) -> None:
+        super().__init__()
+        self._first = first
+
+    def __contains__(self, key: Any) -> bool:
+        return super().__contains__(key) or is_capturing()
+
+    def __missing__(self, key: Any) -> triton.Config:
+        return self._first
+
+
 def autotuned(configs: Sequence[triton.Config], key: Sequence[str] = ()) -> Callable[[Any], Any]:
-    """triton.autotune over configurations that all give the same bits; the interpreter takes the first."""
-    return triton.autotune(list(configs[:1] if INTERPRETED else configs), list(key))
+    """triton.autotune over configurations that all give the same bits, so that nobody sees which was taken; the first
+    is for CUDA graphs that meet a kernel before it was tuned, and for the interpreter."""
+
+    def tune(kernel: Any) -> Any:
+        tuner = triton.autotune(list(configs[:1] if INTERPRETED else configs), list(key))(kernel)
+        tuner.cache = _Choices(configs[0])
+        return tuner
+
+    return tune
 
 
 def words(number: float) -> tuple[int, int]:

@@ -95,16 +95,16 @@ def kernel_sums_finish_kernel(
         )  # fmt: skip
     else:
         at = (program - B).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)
-        stride = tl.full([], D, tl.int64) * (N + M)
-        b, rest = at // stride, at % stride
-        in_x = rest < N * D
-        inside = (b < B) & tl.where(in_x, NEEDS & 1, NEEDS & 2).to(tl.int1)
+        of_x, of_y = tl.full([], D, tl.int64) * N, tl.full([], D, tl.int64) * M
+        b, rest = at // (of_x + of_y), at % (of_x + of_y)
+        in_x = rest < of_x
+        inside = (b < B) & (tl.where(in_x, NEEDS & 1, NEEDS & 2) != 0)
         total = tl.zeros([ELEMENTS], tl.float64)
         for split in range(S):
-            total += tl.load(gradients + (b * S + split) * stride + rest, mask=inside, other=0.0)
+            total += tl.load(gradients + (b * S + split) * (of_x + of_y) + rest, mask=inside, other=0.0)
         if NEEDS & 1:
             rounded = narrowed(total, grad_x.dtype.element_ty)
-            tl.store(grad_x + b * N * D + rest, rounded, mask=inside & in_x)
+            tl.store(grad_x + b * of_x + rest, rounded, mask=inside & in_x)
         if NEEDS & 2:
             rounded = narrowed(total, grad_y.dtype.element_ty)
-            tl.store(grad_y + b * M * D + rest - N * D, rounded, mask=inside & (rest >= N * D))
+            tl.store(grad_y + b * of_y + rest - of_x, rounded, mask=inside & (rest >= of_x))

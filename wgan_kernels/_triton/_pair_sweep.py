@@ -54,10 +54,11 @@ def pair_terms(
 
 
 @triton.jit
-def counted_pairs(row, column, row_limit, column_limit, begin, end, both_ways):
-    """[BLOCK, BLOCK]: row i of [x; y] owns the pairs (i, j), j > i, and rows [begin, end) are asked for."""
+def counted_pairs(row, column, row_limit, column_limit, begin, end, owned_limit):
+    """[BLOCK, BLOCK]: row i of [x; y] owns the pairs (i, j), j > i, and rows [begin, end) are asked for. Rows below
+    owned_limit meet the points before them too."""
     owner = tl.minimum(row[:, None], column[None, :])
-    ahead = (column[None, :] > row[:, None]) | (both_ways & (column[None, :] < row[:, None]))
+    ahead = (column[None, :] > row[:, None]) | (column[None, :] < tl.minimum(row, owned_limit)[:, None])
     inside = (row < row_limit)[:, None] & (column < column_limit)[None, :]
     return ahead & inside & (owner >= begin) & (owner < end)
 
@@ -75,7 +76,7 @@ def columns_to_visit(tile, first, last, N, M, begin, end, both_ways, BLOCK: tl.c
 
 @triton.jit
 def add_products(
-    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned, D, TANGENT: tl.constexpr,
+    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT: tl.constexpr,
     BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """gradients[i, :] += sum_j w_ij z_j (for a tangent w_ij u_j + along_w_ij z_j), all less the mean of the rows."""
@@ -92,13 +93,14 @@ def add_products(
             product = tl.dot(w, z_j, input_precision=PRECISION)
         column = feature + tl.arange(0, FEATURES)
         at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
-        mask = (owned & (row < i_limit))[:, None] & (column < D)[None, :]
+        mask = (row < owned_limit)[:, None] & (column < D)[None, :]
         tl.store(at, tl.load(at, mask=mask, other=0.0) + product.to(tl.float64), mask=mask)
 
 
 @triton.jit
 def add_differences(
-    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned, D, TANGENT: tl.constexpr, BLOCK: tl.constexpr
+    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D,
+    TANGENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """gradients[i, :] += 2 sum_j w_ij (x_i - x_j) (for a tangent w_ij (u_i - u_j) + along_w_ij (x_i - x_j))."""
     row = i + tl.arange(0, BLOCK)
@@ -112,13 +114,13 @@ def add_differences(
         else:
             product = w * moved
         at = gradients + row.to(tl.int64) * D + feature
-        mask = owned & (row < i_limit)
+        mask = row < owned_limit
         tl.store(at, tl.load(at, mask=mask, other=0.0) + 2 * tl.sum(product, 1), mask=mask)
 
 
 @triton.jit
 def finish_products(
-    points, along, w_sums, along_w_sums, i, i_limit, gradients, owned, D, TANGENT: tl.constexpr,
+    points, along, w_sums, along_w_sums, i, i_limit, gradients, owned_limit, D, TANGENT: tl.constexpr,
     BLOCK: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     """gradients[i, :] <- 2 (z_i sum_j w_ij - gradients[i, :]), of what add_products left there."""
@@ -134,15 +136,15 @@ def finish_products(
             moved = z_i * w_sums[:, None]
         column = feature + tl.arange(0, FEATURES)
         at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
-        mask = (owned & (row < i_limit))[:, None] & (column < D)[None, :]
+        mask = (row < owned_limit)[:, None] & (column < D)[None, :]
         tl.store(at, 2 * (moved - tl.load(at, mask=mask, other=0.0)), mask=mask)
 
 
 @triton.jit
-def clear_rows(gradients, i, i_limit, owned, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr):
+def clear_rows(gradients, i, owned_limit, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr):
     row = i + tl.arange(0, BLOCK)
     for feature in range(0, D, FEATURES):
         column = feature + tl.arange(0, FEATURES)
-        mask = (owned & (row < i_limit))[:, None] & (column < D)[None, :]
+        mask = (row < owned_limit)[:, None] & (column < D)[None, :]
         at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
         tl.store(at, tl.zeros([BLOCK, FEATURES], tl.float64), mask=mask)

@@ -2,22 +2,42 @@
 
 A tile is BLOCK points by BLOCK points. Two ways to its distances: as differences of squared norms, from matrix products
 of points less the mean of the tile's rows, in float32 (`product_tile`); and feature by feature from the differences of
-points, in float64 (`difference_distances`), where the former would lose too many digits.
+points, in float64 (`difference_tile`), where the former would lose too many digits. STAGES says how many steps ahead
+points are loaded.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import triton
 import triton.language as tl
 
 from ._kernel_functions import distance_scale
-from ._launch import widened
+from ._launch import autotuned, widened
 
 # With more of either, registers spill.
 BLOCK, FEATURES = 32, 16  # FEATURES: of a point that are loaded at a time
 PROGRAMS = 256  # at least so many, where there is work for them: what a tile's rows meet is shared out among several
-# |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold.
-_FLOAT_DISTANCES = tl.constexpr(128.0)
+
+
+def ahead(*stages: int, num_warps: int = 4, num_stages: int = 2) -> list[triton.Config]:
+    """Configurations of a sweep over tiles: how many steps ahead points are loaded, and nothing that would change the
+    order of sums, as other tiles and warps would, and with it the bits from one process to the next."""
+    return [triton.Config({"STAGES": n}, num_warps=num_warps, num_stages=num_stages) for n in stages]
+
+
+def tuned(configs: Sequence[triton.Config]) -> Callable[[Any], Any]:
+    """Once for each class of numbers of features, and for each dtype."""
+    return autotuned(configs, ["size_class"])
+
+
+# By the precision of products: those whose registers do not spill.
+PRODUCTS = {"tf32x3": ahead(2, 3), "tf32": ahead(2, 1)}
+# |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold: as
+# float_distances_suffice in csrc/core/kernel_pairs.h, since a distance errs in proportion to |z|^2 here as there.
+_FLOAT_DISTANCES = tl.constexpr(256.0)
 _SMALLEST_SCALE = tl.constexpr(1e-30)
 _LARGEST_SCALE = tl.constexpr(1e30)
 
@@ -77,12 +97,13 @@ def squared_distances(dots, norms_i, norms_j):
 
 @triton.jit
 def product_tile(
-    points, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr
+    points, i, i_limit, j, j_limit, D,
+    BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Squared distances [BLOCK, BLOCK] float32 of the points from i and from j on, and the largest |z|^2 of them."""
     dots = tl.zeros([BLOCK, BLOCK], tl.float32)
     norms_i, norms_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    for feature in range(0, D, FEATURES):
+    for feature in tl.range(0, D, FEATURES, num_stages=STAGES):
         z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
         mean = mean_of_rows(z_i, i, i_limit)
         z_i = z_i - mean[None, :]
@@ -95,10 +116,10 @@ def product_tile(
 
 
 @triton.jit
-def difference_tile(points, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr):
+def difference_tile(points, i, i_limit, j, j_limit, D, BLOCK: tl.constexpr, STAGES: tl.constexpr):
     """Squared distances [BLOCK, BLOCK] float64 of the points from i and from j on."""
     s = tl.zeros([BLOCK, BLOCK], tl.float64)
-    for feature in range(D):
+    for feature in tl.range(0, D, num_stages=STAGES):
         z_i = load_feature(points, i, i_limit, feature, D, BLOCK)
         z_j = load_feature(points, j, j_limit, feature, D, BLOCK)
         difference = z_i[:, None] - z_j[None, :]

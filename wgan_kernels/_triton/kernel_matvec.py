@@ -13,12 +13,20 @@ import triton.language as tl
 from torch import Tensor
 
 from ._kernel_functions import kernel_term, pack_kinds
-from ._launch import autotuned, device_of, matmul_precision, operator, wrap_triton
-from ._tiles import BLOCK, FEATURES, PROGRAMS, difference_tile, distance_limit, product_tile
+from ._launch import autotuned, device_of, feature_class, matmul_precision, operator, wrap_triton
+from ._tiles import (
+    BLOCK,
+    FEATURES,
+    PRODUCTS,
+    PROGRAMS,
+    ahead,
+    difference_tile,
+    distance_limit,
+    product_tile,
+    tuned,
+)
 
 MOST_COLUMNS = 32  # of v that a program multiplies with
-# Nothing to choose from: more warps would change the order of sums, and other stages spill registers.
-_CONFIG = [triton.Config({}, num_warps=4, num_stages=2)]
 
 
 @triton.jit
@@ -33,11 +41,12 @@ def weighted_terms(
     return tl.where(counted, total, 0.0)
 
 
-@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q"])
+@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "size_class"])
 def matvec_sweep(
-    points, v, weights, thetas, parts, flags, N, M, D, P, begin, end, S, Q, KINDS: tl.constexpr, C: tl.constexpr,
-    TERM: tl.constexpr, DIAGONAL: tl.constexpr, EXACT: tl.constexpr, FLAGGED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr, FEATURES: tl.constexpr, COLUMNS: tl.constexpr,
+    points, v, weights, thetas, parts, flags, N, M, D, P, begin, end, S, Q, size_class,
+    KINDS: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr, DIAGONAL: tl.constexpr, EXACT: tl.constexpr,
+    FLAGGED: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr, COLUMNS: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """points: [B, N + M, D]; v: [B, M, P]; weights: [C] float64; thetas: [C, Q]; parts: [S, B, end - begin, P] float64;
     flags: one int32 for each program."""
@@ -57,9 +66,9 @@ def matvec_sweep(
     for j in range(split * BLOCK, M, S * BLOCK):
         other = j + tl.arange(0, BLOCK)
         if EXACT:
-            s = difference_tile(points, i, i_limit, N + j, N + M, D, BLOCK)
+            s = difference_tile(points, i, i_limit, N + j, N + M, D, BLOCK, STAGES)
         else:
-            s, norm = product_tile(points, i, i_limit, N + j, N + M, D, BLOCK, FEATURES, PRECISION)
+            s, norm = product_tile(points, i, i_limit, N + j, N + M, D, BLOCK, FEATURES, PRECISION, STAGES)
             largest = tl.maximum(largest, norm)
         counted = (row < i_limit)[:, None] & (other < M)[None, :]
         if not DIAGONAL:
@@ -77,7 +86,9 @@ def matvec_sweep(
         tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
 
 
-kernel_matvec_kernel = autotuned(_CONFIG)(matvec_sweep)
+kernel_matvec_kernels = {precision: tuned(configs)(matvec_sweep) for precision, configs in PRODUCTS.items()}
+kernel_matvec_exact_kernel = tuned(ahead(1, 3))(matvec_sweep)
+kernel_matvec_flagged_kernel = autotuned(ahead(1))(matvec_sweep)
 
 
 @operator
@@ -97,13 +108,16 @@ def kernel_matvec(
         points = torch.cat([x, y], -2).contiguous()
         flags = x.new_empty((programs * S,), dtype=torch.int32)
         arguments = (points, v.contiguous(), weights.contiguous(), params.contiguous(), parts, flags, N, M, D, P, begin,
-                     begin + rows, S, params.shape[1])  # fmt: skip
+                     begin + rows, S, params.shape[1], feature_class(D))  # fmt: skip
+        precision = matmul_precision(x, allow_tf32)
         settings = {"KINDS": pack_kinds(kinds), "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
-                    "PRECISION": matmul_precision(x, allow_tf32), "COLUMNS": columns,
+                    "PRECISION": precision, "COLUMNS": columns,
                     "FEATURES": FEATURES}  # fmt: skip
         exact = x.dtype == torch.float64
         with device_of(x):
+            kernel = kernel_matvec_exact_kernel if exact else kernel_matvec_kernels[precision]
+            wrap_triton(kernel)[(programs * S,)](*arguments, EXACT=exact, FLAGGED=False, **settings)
             if not exact:
-                wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=False, FLAGGED=False, **settings)
-            wrap_triton(kernel_matvec_kernel)[(programs * S,)](*arguments, EXACT=True, FLAGGED=not exact, **settings)
+                kernel = kernel_matvec_flagged_kernel
+                wrap_triton(kernel)[(programs * S,)](*arguments, EXACT=True, FLAGGED=True, **settings)
     return parts.sum(0).to(v.dtype)

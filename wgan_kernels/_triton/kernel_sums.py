@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._kernel_functions import pack_kinds
-from ._launch import autotuned, device_of, matmul_precision, operator, wrap_triton
+from ._launch import autotuned, device_of, feature_class, matmul_precision, operator, wrap_triton
 from ._pair_finish import FINISH_ELEMENTS, FINISH_PARTS, kernel_sums_finish_kernel
 from ._pair_sweep import (
     add_differences,
@@ -29,27 +29,27 @@ from ._pair_sweep import (
 from ._tiles import (
     BLOCK,
     FEATURES,
+    PRODUCTS,
     PROGRAMS,
+    ahead,
     difference_along,
     difference_tile,
     distance_limit,
     product_along,
     product_tile,
     tile_range,
+    tuned,
 )
 
 _X, _Y, _PARAMS = 1, 2, 4
-# Nothing to choose from: more warps would change the order of sums, and other stages spill registers.
-_NARROW = [triton.Config({}, num_warps=4, num_stages=2)]
-_WIDE = [triton.Config({}, num_warps=8, num_stages=1)]
 
 
-@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "weight_stride"])
+@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "weight_stride", "size_class"])
 def sweep(
     points, along, weights, thetas, along_thetas, sums, gradients, flags, N, M, D, begin, end, S, Q, weight_stride,
-    KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, NEEDS: tl.constexpr,
+    size_class, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, NEEDS: tl.constexpr,
     TANGENT: tl.constexpr, EXACT: tl.constexpr, FLAGGED: tl.constexpr, PRECISION: tl.constexpr,
-    BLOCK: tl.constexpr, FEATURES: tl.constexpr,
+    BLOCK: tl.constexpr, FEATURES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """points, along: [B, N + M, D]; weights: [3, C] or [B, 3, C] float64; thetas: [C, Q]; along_thetas: [C];
     sums: [B, tiles, S, 4, C] float64, of k and k_t, of pairs within a set and across; gradients: [B, S, N + M, D]
@@ -66,28 +66,29 @@ def sweep(
     of_y = tile >= tiles_x
     owned = tl.where(of_y, NEEDS & 2, NEEDS & 1) != 0
     i, i_limit = tile_range(tile, N, M, BLOCK)
+    owned_limit = tl.where(owned, i_limit, 0)
     lower, upper = columns_to_visit(tile, i, tl.minimum(i + BLOCK, i_limit) - 1, N, M, begin, end, owned, BLOCK)
     within_k, within_t = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     across_k, across_t = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     w_sums, along_w_sums = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
     largest = tl.full([], 0.0, tl.float32)
     if NEEDS & 3:
-        clear_rows(gradients, i, i_limit, owned, D, BLOCK, FEATURES)
+        clear_rows(gradients, i, owned_limit, D, BLOCK, FEATURES)
         tl.debug_barrier()
     for other in range(lower + split, upper, S):
         j, j_limit = tile_range(other, N, M, BLOCK)
         across = (other >= tiles_x) != of_y
         if EXACT:
-            s = difference_tile(points, i, i_limit, j, j_limit, D, BLOCK)
+            s = difference_tile(points, i, i_limit, j, j_limit, D, BLOCK, STAGES)
             along_s = difference_along(points, along, i, i_limit, j, j_limit, D, BLOCK) if TANGENT else s
         else:
-            s, norm = product_tile(points, i, i_limit, j, j_limit, D, BLOCK, FEATURES, PRECISION)
+            s, norm = product_tile(points, i, i_limit, j, j_limit, D, BLOCK, FEATURES, PRECISION, STAGES)
             largest = tl.maximum(largest, norm)
             along_s = s
             if TANGENT:
                 along_s = product_along(points, along, i, i_limit, j, j_limit, D, BLOCK, FEATURES, PRECISION)
         row, column = i + tl.arange(0, BLOCK), j + tl.arange(0, BLOCK)
-        counted = counted_pairs(row, column, i_limit, j_limit, begin, end, owned)
+        counted = counted_pairs(row, column, i_limit, j_limit, begin, end, owned_limit)
         block = tl.where(across, 2, tl.where(of_y, 1, 0))
         k_sums, t_sums, w, along_w = pair_terms(
             s, along_s, counted, thetas, along_thetas, Q, weights + block * C, tl.where(across, 1.0, 2.0),
@@ -101,12 +102,14 @@ def sweep(
         across_t += tl.where(across, times, 0.0) * t_sums
         if NEEDS & 3:
             if EXACT:
-                add_differences(points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned, D, TANGENT, BLOCK)
+                add_differences(
+                    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT, BLOCK
+                )  # fmt: skip
             else:
                 w_sums += tl.sum(w, 1).to(tl.float64)
                 along_w_sums += tl.sum(along_w, 1).to(tl.float64)
                 add_products(
-                    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned, D, TANGENT,
+                    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT,
                     BLOCK, FEATURES, PRECISION,
                 )  # fmt: skip
             # What is added to next was written by this program, though perhaps by another of its threads.
@@ -120,14 +123,19 @@ def sweep(
     if not EXACT:
         if NEEDS & 3:
             finish_products(
-                points, along, w_sums, along_w_sums, i, i_limit, gradients, owned, D, TANGENT, BLOCK, FEATURES
+                points, along, w_sums, along_w_sums, i, i_limit, gradients, owned_limit, D, TANGENT, BLOCK, FEATURES
             )  # fmt: skip
         tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
 
 
-kernel_sums_kernel = autotuned(_NARROW)(sweep)
-kernel_sums_tangent_kernel = autotuned(_WIDE)(sweep)
-kernel_sums_exact_kernel = autotuned(_NARROW)(sweep)
+kernel_sums_kernels = {precision: tuned(configs)(sweep) for precision, configs in PRODUCTS.items()}
+kernel_sums_exact_kernel = tuned(ahead(2, 1, 3))(sweep)
+# Products of a tangent load nothing ahead: their registers would spill.
+kernel_sums_tangent_kernel = autotuned(ahead(1, num_warps=8, num_stages=1))(sweep)
+kernel_sums_exact_tangent_kernel = tuned(ahead(2, 1, 3, num_warps=8))(sweep)
+# Timed where no program has anything to do, they would be tuned for that.
+kernel_sums_flagged_kernel = autotuned(ahead(2))(sweep)
+kernel_sums_flagged_tangent_kernel = autotuned(ahead(2, num_warps=8))(sweep)
 
 
 def _stacked(x: Tensor, y: Tensor) -> Tensor:
@@ -173,12 +181,15 @@ def _sweep(
             precision = matmul_precision(x, allow_tf32 and not tangent)
             settings = {"FLAGGED": False, "PRECISION": precision, "FEATURES": FEATURES, **common}
             arguments = (points, along, weights, params, along_thetas, sums, gradients, flags, N, M, D, begin,
-                         end, S, Q, weight_stride)  # fmt: skip
-            if not exact:
-                kernel = kernel_sums_tangent_kernel if tangent else kernel_sums_kernel
+                         end, S, Q, weight_stride, feature_class(D))  # fmt: skip
+            if exact:
+                kernel = kernel_sums_exact_tangent_kernel if tangent else kernel_sums_exact_kernel
+            else:
+                kernel = kernel_sums_tangent_kernel if tangent else kernel_sums_kernels[precision]
                 wrap_triton(kernel)[(programs,)](*arguments, EXACT=False, **settings)
+                kernel = kernel_sums_flagged_tangent_kernel if tangent else kernel_sums_flagged_kernel
                 settings["FLAGGED"] = True
-            wrap_triton(kernel_sums_exact_kernel)[(programs,)](*arguments, EXACT=True, **settings)
+            wrap_triton(kernel)[(programs,)](*arguments, EXACT=True, **settings)
         if B > 0:
             elements = B * (N + M) * D if gradient else 0
             wrap_triton(kernel_sums_finish_kernel)[(B + triton.cdiv(elements, FINISH_ELEMENTS),)](

@@ -69,8 +69,8 @@ def row_dots_kernel(a, b, sums, D, PART: tl.constexpr, BLOCK: tl.constexpr):
     row, part = tl.program_id(0) // parts, tl.program_id(0) % parts
     base = row.to(tl.int64) * D
     total = tl.zeros([BLOCK], tl.float64)
-    for first in range(part * PART, tl.minimum(part * PART + PART, D), BLOCK):
-        column = first + tl.arange(0, BLOCK)
+    for first in range(0, tl.minimum(D - part * PART, PART), BLOCK):  # the end of the last part may be beyond an int32
+        column = part * PART + first + tl.arange(0, BLOCK)
         left = widened(tl.load(a + base + column, mask=column < D, other=0.0))
         total += left * widened(tl.load(b + base + column, mask=column < D, other=0.0))
     tl.store(sums + row.to(tl.int64) * parts + part, tl.sum(total, 0))

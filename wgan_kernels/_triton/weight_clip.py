@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import autotuned, device_of, float64_of, is_dense, words
+from ._launch import autotuned, device_of, float64_of, is_capturing, is_dense, words
 
 BLOCK = 4096
 _DTYPES = {
@@ -90,7 +90,7 @@ def _clip_dense(params: Sequence[Tensor], alignment: int, low: float, high: floa
     device, dtype = params[0].device, params[0].dtype
     low, high = (_rounded(dtype, bound, math.copysign(1.0, bound)) for bound in (low, high))
     memory = tuple([(param.data_ptr(), param.numel()) for param in params])
-    table = _table(device, memory, device.type == "cuda" and torch.cuda.is_current_stream_capturing())
+    table = _table(device, memory, is_capturing())
     if table is None:
         for param in params:
             param.clamp_(low, high)
