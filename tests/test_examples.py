@@ -17,6 +17,7 @@ pytest.importorskip("sklearn")
 
 import tolerances  # noqa: E402
 import torch  # noqa: E402
+from sklearn import datasets  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import wgan_kernels as wk  # noqa: E402
@@ -78,6 +79,13 @@ def run(monkeypatch: pytest.MonkeyPatch, name: str, *options: str) -> FirstCall:
     return call
 
 
+def labels_of(digits: Tensor) -> Tensor:
+    """What the dataset says that these images (B, P) show."""
+    everything = datasets.load_digits()
+    images = torch.tensor(everything.data) / 8 - 1
+    return torch.tensor(everything.target)[torch.cdist(digits, images).argmin(dim=1)]
+
+
 def with_gradients(penalty: Callable[[], Tensor], critic: nn.Module) -> list[Tensor]:
     """The value and its gradients by all parameters, 0 where there is none; dropout is the same at every call."""
     with torch.random.fork_rng():
@@ -104,7 +112,7 @@ def test_example(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert call.number == 2 * (1 if name == "tabular_pac" else 5)
 
     mix = torch.rand(len(call.real) // settings.get("pac", 1), dtype=torch.float64)
-    labels = call.settings.get("args", ())
+    labels = (labels_of(call.real),) if name == "conditional_digits" else ()
     batch = call.critic, call.real, call.fake
     library = with_gradients(lambda: call.penalty(*batch, mix=mix, **call.settings), call.critic)
     expected = with_gradients(lambda: written_by_hand(*batch, mix, labels, **settings), call.critic)
