@@ -16,6 +16,7 @@ try:
     from .evaluation import Judge
     from .interrupt import Interrupt
     from .loop import Training, train
+    from .networks import ARCHITECTURES
     from .objectives.wgan_gp import WGANGP, PlainWGANGP
     from .results import Results, prepare, save, save_metrics, summary
     from .verification import Verifier
@@ -33,19 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare(config.out)
     except OSError as error:
-        return _refuse(f"argument --out: must be a writable folder, got {str(config.out)!r}: {error.strerror}")
-    try:
-        backend = wk.use_backend(config.backend)
-    except RuntimeError as error:
-        return _refuse(f"argument --backend: {error}")
-    with backend, Interrupt() as interrupt:
+        wanted = f"must be a writable folder, got {str(config.out)!r}: {error.strerror}"
+        print(f"wgan-train: error: argument --out: {wanted}", file=sys.stderr)
+        return 2
+    with wk.use_backend(config.backend), Interrupt() as interrupt:
         return run(config, interrupt)
 
 
 def run(config: Config, interrupt: Interrupt) -> int:
     """Trains, saves, compares and reports."""
     torch.set_num_threads(config.threads)
-    data = load_digits()
+    data = load_digits(ARCHITECTURES[config.architecture].side)
     training, judge = Training(config, data, WGANGP()), Judge(data)
     verifier = Verifier(config.verify, WGANGP(), PlainWGANGP())
     record = train(training, judge, verifier, interrupt)
@@ -58,12 +57,8 @@ def run(config: Config, interrupt: Interrupt) -> int:
     print(summary(results))
     if record.explanation:
         print(f"wgan-train: {record.outcome}: {record.explanation}", file=sys.stderr)
-    return EXIT_CODES[record.outcome]
-
-
-def _refuse(message: str) -> int:
-    print(f"wgan-train: error: {message}", file=sys.stderr)
-    return 2
+    same = results.comparison is None or results.comparison.same_curve
+    return EXIT_CODES[record.outcome] if same else 1
 
 
 if __name__ == "__main__":

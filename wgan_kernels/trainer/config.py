@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-BACKENDS = ("auto", "native", "reference")
+import torch
 
+import wgan_kernels as wk
+
+from .networks import ARCHITECTURES
 
 # What torch takes for a size or a seed.
 LARGEST = 2**63 - 1
@@ -43,6 +46,16 @@ def _positive(text: str) -> float:
     return value
 
 
+def _backend(name: str) -> str:
+    """The library says which back ends there are, and which serve the tensors of a run."""
+    try:
+        with wk.use_backend(name):
+            wk.norm_penalty(torch.ones(1, 1))
+    except (RuntimeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name
+
+
 def _option(default: Any, help: str, **settings: Any) -> Any:
     """A field of Config together with what argparse is told of it."""
     return field(default=default, metadata={"help": help, **settings})
@@ -52,6 +65,9 @@ def _option(default: Any, help: str, **settings: Any) -> Any:
 class Config:
     """One run; every field is an option of the command line."""
 
+    architecture: str = _option(
+        "mlp", "both networks; those of dcgan work on 16x16 pixels", choices=tuple(ARCHITECTURES)
+    )
     steps: int = _option(5000, "generator steps", type=_integer(1))
     batch_size: int = _option(64, "samples per step", type=_integer(1))
     lr: float = _option(5e-4, "learning rate of both networks at the start; it falls linearly to 0", type=_positive)
@@ -60,7 +76,9 @@ class Config:
         Path("runs/wgan-gp"), "folder for the results; those of an earlier run there are replaced", type=Path
     )
     backend: str = _option(
-        os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "what serves the library's functions", choices=BACKENDS
+        os.environ.get("WGAN_KERNELS_BACKEND", "auto"),
+        "what serves the library's functions, as wgan_kernels.use_backend takes it",
+        type=_backend,
     )
     threads: int = _option(
         1,

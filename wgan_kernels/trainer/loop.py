@@ -15,7 +15,7 @@ from .config import Config
 from .data import Data
 from .evaluation import Judge
 from .interrupt import Interrupt
-from .networks import LATENT, make_critic, make_generator
+from .networks import ARCHITECTURES, LATENT
 from .objectives.wgan_gp import WGANGP, CriticTerms
 from .verification import VerificationError, Verifier
 
@@ -25,14 +25,15 @@ CriticCheck = Callable[[nn.Module, Tensor, Tensor, Tensor, CriticTerms], None]
 
 
 class Training:
-    """Networks, optimisers and random numbers of one run; a pure function of (config, data, objective)."""
+    """Networks, optimisers and random numbers of one run; a pure function of (config, data, objective, dtype)."""
 
-    def __init__(self, config: Config, data: Data, objective: WGANGP) -> None:
-        self.config, self.train_data, self.objective = config, data.train, objective
-        pixels = data.train.shape[1]
+    def __init__(self, config: Config, data: Data, objective: WGANGP, dtype: torch.dtype = torch.float32) -> None:
+        self.config, self.train_data, self.objective, self.dtype = config, data.train.to(dtype), objective, dtype
+        architecture = ARCHITECTURES[config.architecture]
         with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
             torch.manual_seed(config.seed)
-            self.critic, self.generator = make_critic(pixels), make_generator(pixels)
+            self.critic = architecture.make_critic(architecture.side).to(dtype)
+            self.generator = architecture.make_generator(architecture.side).to(dtype)
         self.random = torch.Generator().manual_seed(config.seed)
         self.evaluation_latents = self.draw_latents(len(data.train))
         self.optimizers = {
@@ -61,19 +62,22 @@ class Training:
         }
 
     def draw_latents(self, number: int) -> Tensor:
-        return torch.randn(number, LATENT, generator=self.random)
+        return torch.randn(number, LATENT, generator=self.random).to(self.dtype)  # the same numbers in every dtype
 
     @torch.no_grad()
     def evaluation_samples(self) -> Tensor:
         """Images of the same latents at every call, as many as there are training images."""
-        return self.generator(self.evaluation_latents)
+        self.generator.eval()
+        samples = self.generator(self.evaluation_latents)
+        self.generator.train()
+        return samples
 
     def _critic_step(self, check: CriticCheck | None) -> CriticTerms:
         size = self.config.batch_size
         real = self.train_data[torch.randint(len(self.train_data), (size,), generator=self.random)]
         with torch.no_grad():
             fake = self.generator(self.draw_latents(size))
-        mix = torch.rand(size, generator=self.random)
+        mix = torch.rand(size, generator=self.random).to(self.dtype)
         terms = self.objective.critic_terms(self.critic, real, fake, mix)
         if check is not None:
             check(self.critic, real, fake, mix, terms)

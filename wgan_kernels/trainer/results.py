@@ -16,7 +16,7 @@ import torch
 
 import wgan_kernels as wk
 
-from .comparison import Comparison
+from .comparison import CURVE_TOLERANCE, Comparison
 from .config import Config
 from .data import Data
 from .evaluation import Judge
@@ -114,17 +114,24 @@ def _metrics(results: Results) -> dict[str, Any]:
         "bandwidth": results.judge.bandwidth,
         "mmd2": {name: _finite(value) for name, value in results.mmd2.items()},
         "verification": {"checks": verifier.checks, "tolerance": TOLERANCE, "worst": asdict(verifier.worst)},
-        "comparison": asdict(results.comparison) if results.comparison else None,
+        "comparison": _comparison(results),
         "history": record.history,
         "mmd2_history": [[step, _finite(value)] for step, value in record.mmd2.items()],
     }
 
 
+def _comparison(results: Results) -> dict[str, Any] | None:
+    if results.comparison is None:
+        return None
+    values = asdict(results.comparison).items()
+    return {name: _finite(value) if isinstance(value, float) else value for name, value in values}
+
+
 def backend(config: Config) -> str:
     """What really serves the run, in words."""
     info = wk.build_info()
-    if config.backend == "reference":
-        return "reference"
+    if config.backend in ("reference", "triton"):
+        return config.backend
     if info["native"]:
         return f"native, {info['cpu_instruction_set']}"
     return f"reference, because the compiled library is not available: {info['reason']}"
@@ -137,8 +144,8 @@ def summary(results: Results) -> str:
     rate = steps / record.seconds if record.seconds else 0.0
     mmd2 = results.mmd2
     lines = [
-        f"{training.objective.name} on digits: {len(data.train)} to learn from, {len(data.held_out)} held out; "
-        f"{record.outcome}",
+        f"{training.objective.name} ({results.config.architecture}) on digits: {len(data.train)} to learn from, "
+        f"{len(data.held_out)} held out; {record.outcome}",
         f"  back end      {backend(results.config)}",
         f"  training      {steps} of {results.config.steps} steps in {record.seconds:.1f} s: "
         f"{rate:.1f} steps/s with checks and evaluations",
@@ -180,4 +187,7 @@ def _comparison_lines(results: Results) -> list[str]:
         f"    {ours:<36} {comparison.library:7.1f} steps/s",
         f"    {'plain PyTorch (autograd.grad, norm)':<36} {comparison.plain:7.1f} steps/s",
         f"    ratio {comparison.speedup:.2f} ({low:.2f} to {high:.2f} by round)",
+        f"  loss curves   {'the same' if comparison.same_curve else 'DIFFERENT'} over {comparison.curve_steps} steps: "
+        f"largest relative difference {comparison.curve_difference:.0e} in float64, tolerance {CURVE_TOLERANCE:.0e},",
+        f"    and {comparison.curve_difference_float32:.0e} in float32, where one rounding can set two runs apart",
     ]
