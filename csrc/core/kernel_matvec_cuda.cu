@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "pair_blocks.cuh"
+#include "reduce.cuh"
 
 namespace wgk {
 namespace {
 
 constexpr int kRows = kPairWarps * 16;
 constexpr int64_t kBlocks = 528;  // that fill a large GPU; every split of the columns costs memory
-constexpr int kFinishThreads = 256;
 
 struct ProductArguments {
   PairPoints points;
@@ -80,22 +80,23 @@ WGK_INLINE void multiply_points(const ProductArguments& a, const ProductUnit& un
                                 const ProductShared<typename P::T>& shared, typename P::T (&s)[kN][4]) {
   using T = typename P::T;
   const CentredPoints& z = a.points.z;
-  const int chunks = feature_chunks<T>(z.stride), row = first_row_of_warp<1>();
+  const int chunks = feature_chunks(z.stride, kFeatures<T>), row = first_row_of_warp<1>();
+  auto *const rows = tile_of<P>(shared.rows), *const columns = tile_of<P>(shared.columns);
   T products[1][kN][4] = {};
   for (int q = 0; q < chunks; ++q) {
     const int64_t d = static_cast<int64_t>(q) * kFeatures<T>;
     const int width = static_cast<int>(min(z.stride - d, static_cast<int64_t>(kFeatures<T>)));
     __syncthreads();  // nobody reads the last tile any more
     if (chunks > 1 || column == unit.first * kColumns<T>) {
-      load_points<kRows>(z, unit.b, unit.row, unit.count, d, width, shared.rows);
+      load_points<P, kRows>(z, unit.b, unit.row, unit.count, d, width, rows);
     }
-    load_points<kColumns<T>>(z, unit.b, z.N + column, count, d, width, shared.columns);
+    load_points<P, kColumns<T>>(z, unit.b, z.N + column, count, d, width, columns);
     if (q == 0 && thread_in_block() < count) {
-      shared.norms[threadIdx.x] = product_of<T>(a.points.norms, unit.b * (z.N + z.M) + z.N + column + threadIdx.x);
+      shared.norms[threadIdx.x] = product_of<P>(a.points.norms, unit.b * (z.N + z.M) + z.N + column + threadIdx.x);
     }
     __syncthreads();
     if (row < unit.count) {
-      add_dots<P>(shared.rows + row * kTileStride<T>, shared.columns, width / static_cast<int>(kProductStep), products);
+      add_dots<P>(rows + row * kTileStride<typename P::Tile>, columns, width, products);
     }
   }
 #pragma unroll
@@ -161,7 +162,8 @@ WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit
   constexpr int kN = kColumns<T> / 8, kF = kFeatures<T> / 8;
   const CentredPoints& z = a.points.z;
   const int row = first_row_of_warp<1>();
-  double* to = a.sums + ((unit.split * z.B + unit.b) * (a.end - a.begin) + unit.row - a.begin + row) * a.stride + unit.p;
+  const int64_t problem = (unit.split * z.B + unit.b) * (a.end - a.begin);
+  double* to = a.sums + (problem + unit.row - a.begin + row) * a.stride + unit.p;
   T sums[kF][4] = {};
   int64_t flushed = unit.first;
   for (int64_t tile = unit.first; tile < unit.last; ++tile) {
@@ -175,11 +177,12 @@ WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit
     if (row >= unit.count) {
       continue;
     }
-    subtract_products(a.points.norms, unit.b * (z.N + z.M) + unit.row, row, unit.count, shared.norms, T{1}, s);
+    subtract_products<P>(a.points.norms, unit.b * (z.N + z.M) + unit.row, row, unit.count, shared.norms, T{1}, s);
     clamp_at_zero(s);
     evaluate(a, shared, s, w);
-    mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, a.diagonal ? kNoPair : unit.row - column), row_sums);
-    add_weighted<P>(w, shared.columns, unit.width, sums);
+    const int64_t self = a.diagonal ? kNoPair : unit.row - column;
+    mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, self), row_sums);
+    add_weighted<typename P::Wide>(w, shared.columns, unit.width, sums);
     if (tile + 1 - flushed == kFlush) {
       flush_sums(sums, to, a.stride, unit.count - row, unit.width, flushed == unit.first);
       flushed = tile + 1;
@@ -192,7 +195,8 @@ template <class T>
 __global__ void __launch_bounds__(kPairThreads, 2) matvec_kernel(const ProductArguments a) {
   WGK_DYN_SHARED(unsigned char, memory);
   const ProductUnit unit = product_unit<T>(a);
-  if (!is_computed_in<T>(a.points, a.mixture, unit.b)) {
+  const PairNumbers numbers = pair_numbers(a.points, a.mixture, unit.b);
+  if ((numbers == PairNumbers::wide) != std::is_same_v<T, double>) {
     return;
   }
   const ProductShared<T> shared(memory, a.mixture.C);
@@ -200,8 +204,7 @@ __global__ void __launch_bounds__(kPairThreads, 2) matvec_kernel(const ProductAr
     store_kernel<T>(a.mixture.kind(c), a.mixture.thetas[c], shared.kernels + c);
     shared.weights[c] = static_cast<T>(a.weights[c]);
   }
-  with_products<T>(a.points.precision,
-                   [&](auto products) { multiply_unit<decltype(products)>(a, unit, shared); });
+  with_products<T>(a.points, numbers, [&](auto products) { multiply_unit<decltype(products)>(a, unit, shared); });
 }
 
 __global__ void __launch_bounds__(kFinishThreads) finish_matvec_kernel(const ProductArguments a) {
@@ -217,7 +220,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish_matvec_kernel(const Pro
 }
 
 ProductArguments product_arguments(Pieces& pieces, MatmulPrecision precision, const KernelProduct& p) {
-  const int64_t stride = ceil_div(p.P, kProductStep) * kProductStep, rows = ceil_div(p.end - p.begin, kRows);
+  const int64_t stride = ceil_div(p.P, 8) * 8, rows = ceil_div(p.end - p.begin, kRows);
   const int64_t units = p.B * rows * ceil_div(p.P, kFeatures<float>);
   const int64_t splits = std::max<int64_t>(1, std::min(ceil_div(p.M, kFeatures<float>),
                                                        kBlocks / std::max<int64_t>(1, units)));
