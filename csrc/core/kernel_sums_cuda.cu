@@ -69,16 +69,17 @@ __device__ void finish_sums(const FinishArguments& f) {
 __device__ double moved_feature(const FinishArguments& f, int64_t b, int64_t row, int64_t d) {
   const SumsArguments& a = f.swept;
   const CentredPoints& z = a.points.z;
-  double moved = 0, w = 0, along_w = 0;
-  for (int64_t split = 0; split < a.splits; ++split) {
-    const int64_t at = (split * z.B + b) * (z.N + z.M) + row;
-    moved += a.moved[at * z.stride + d];
-    w += a.w_sums[at * 2];
-    along_w += a.w_sums[at * 2 + 1];
-  }
   // The very numbers that the sweep took, whose rounding then cancels.
   const PairNumbers numbers = pair_numbers(a.points, a.mixture, b);
   const auto feature = [&](const CentredPoints& p) { return centred_feature(p, numbers, b, row, d); };
+  const int64_t chunk = d / (numbers == PairNumbers::wide ? kFeatures<double> : kFeatures<float>);
+  double moved = 0, w = 0, along_w = 0;
+  for (int64_t split = 0; split < a.splits; ++split) {
+    moved += a.moved[((split * z.B + b) * (z.N + z.M) + row) * z.stride + d];
+    const double* w_sums = a.w_sums_of(chunk, split, b, row);
+    w += w_sums[0];
+    along_w += w_sums[1];
+  }
   return f.tangent ? 2 * (w * feature(a.points.along) + along_w * feature(z) - moved) : 2 * (w * feature(z) - moved);
 }
 
@@ -126,7 +127,7 @@ SumsArguments sums_arguments(Pieces& pieces, MatmulPrecision precision, const Po
   a.shares = pieces.take<double>(p.B * 6 * C * tiles * a.splits);
   if (!values) {
     a.moved = pieces.take<double>(a.splits * p.B * R * a.points.z.stride);
-    a.w_sums = pieces.take<double>(a.splits * p.B * R * 2);
+    a.w_sums = pieces.take<double>(feature_chunks(a.points.z.stride, kFeatures<double>) * a.splits * p.B * R * 2);
   }
   return a;
 }

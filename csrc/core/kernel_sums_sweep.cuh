@@ -169,13 +169,12 @@ WGK_INLINE void flush_moves(const SumsArguments& a, const SumsUnit& unit, int wi
 
 template <class T, PairMode mode>
 WGK_INLINE void store_w_sums(const SumsArguments& a, const SumsUnit& unit, const LaneMoves<T, mode>& moves) {
-  const CentredPoints& z = a.points.z;
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     const double sum = quad_sum(moves.w_sums[k / 2][k % 2]);
     const int row = first_row_of_warp<1>() + lane_group() + k % 2 * 8;
     if (lane_in_group() == 0 && row < unit.rows.count) {
-      a.w_sums[((unit.split * z.B + unit.b) * (z.N + z.M) + unit.rows.first + row) * 2 + k / 2] = sum;
+      a.w_sums_of(unit.chunk, unit.split, unit.b, unit.rows.first + row)[k / 2] = sum;
     }
   }
 }
@@ -219,9 +218,7 @@ WGK_INLINE void sweep_unit(const SumsArguments& a, const SumsUnit& unit,
   if constexpr (mode != PairMode::values) {
     if (unit.has_gradient) {
       flush_moves(a, unit, width, flushed == unit.first, moves);
-      if (unit.chunk == 0) {
-        store_w_sums(a, unit, moves);
-      }
+      store_w_sums(a, unit, moves);
     }
   }
 }

@@ -93,13 +93,17 @@ inline MixtureArguments mixture_arguments(const KernelMixture& mixture) {
   return arguments;
 }
 
+// Norms over a kernel's scale that leave a mean of kernel values within 2e-6. Tensor cores cut off what the CPU rounds.
+constexpr double kFloatDistances = 128;
+
 // Decided here because the host cannot wait for the norms. Like on the CPU, float gives way to double where distances
 // would drown.
 __device__ inline PairNumbers pair_numbers(const PairPoints& points, const MixtureArguments& mixture, int64_t b) {
   const auto suffices = [&](const unsigned* largest) {
     bool all = largest != nullptr;
     for (int c = 0; all && c < mixture.C; ++c) {
-      all = float_distances_suffice(__uint_as_float(largest[b]), mixture.kind(c), mixture.thetas[c]);
+      const float norm = __uint_as_float(largest[b]);
+      all = float_distances_suffice(norm, mixture.kind(c), mixture.thetas[c], kFloatDistances);
     }
     return all;
   };
