@@ -21,8 +21,8 @@ struct SumsArguments {
   double* moved;          // [splits, B, N + M, stride], sum_j w_ij z_j
   double* w_sums;         // [chunks, splits, B, N + M, 2], sum_j w_ij, and the same of the tangent's weights
 
-  // Every chunk of the features has sums of its own: its distances are added up in another order, and what z_i sum_j w_ij
-  // and sum_j w_ij z_j have in common cancels only for the very same weights.
+  // Every chunk of the features has sums of its own: its distances are added up in another order, and what
+  // z_i sum_j w_ij and sum_j w_ij z_j have in common cancels only for the very same weights.
   __device__ double* w_sums_of(int64_t chunk, int64_t split, int64_t b, int64_t row) const {
     return w_sums + (((chunk * splits + split) * points.z.B + b) * (points.z.N + points.z.M) + row) * 2;
   }

@@ -243,8 +243,8 @@ def test_float32_that_float64_has_to_serve(simt, kind, theta, apart, precision):
 
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_gradients_of_far_clusters_in_many_features(simt, dtype):
-    """What z_i sum w_ij and sum w_ij z_j have in common cancels in every chunk of the features, to what distances allow:
-    an error of |z|^2 times a few roundings."""
+    """What z_i sum w_ij and sum w_ij z_j have in common cancels in every chunk of the features, to what distances
+    allow: an error of |z|^2 times a few roundings."""
     rng = np.random.default_rng(16)
     N, D = (8, 65) if QUICK else (24, 200)
     centre = rng.normal(size=D)

@@ -14,8 +14,8 @@ __device__ void copy_tile(const S* from, int rows, int width, S* tile) {
   }
 }
 
-// dots = a b^T, then weighted = dots b. a: [kRows, width], b: [8, width], dots: [kRows, 8], weighted: [kRows, 8]: of the
-// first 8 features.
+// dots = a b^T, then weighted = dots b, of the first 8 features of b. a: [kRows, width], b: [8, width], dots: [kRows, 8],
+// weighted: [kRows, 8].
 template <class P>
 __global__ void products_kernel(const typename P::Tile* a, const typename P::Tile* b, int width, typename P::T* dots,
                                 typename P::T* weighted) {
