@@ -16,7 +16,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import starmap
 from pathlib import Path
 from typing import TypeVar
 
@@ -76,17 +79,27 @@ def _shortened(name: str) -> str:
 def accesses(compiled: Path) -> dict[str, dict[str, int]] | None:
     """How many instructions of each width load from and store to global memory: {kernel: {"LDG.128": 8, ...}}; None
     where there is nothing to disassemble with."""
+
+    def name(kind: str, modifiers: str) -> str:
+        width = next((each for each in modifiers.split(".") if each in ("64", "128", "U8", "U16")), "32")
+        return f"{kind}.{width}"
+
+    return _counts(compiled, r"\b(LDG|STG)\.([.A-Z0-9]+)", name)
+
+
+def matrix_products(compiled: Path) -> dict[str, dict[str, int]] | None:
+    """The same of instructions for tensor cores: {kernel: {"HMMA.16816.F32.BF16": 8, ...}}."""
+    return _counts(compiled, r"\b([DH]MMA)\.([.A-Zx0-9]+)", lambda kind, modifiers: f"{kind}.{modifiers}")
+
+
+def _counts(compiled: Path, pattern: str, name: Callable[[str, str], str]) -> dict[str, dict[str, int]] | None:
+    """Of each kernel, how many instructions there are under what `name` makes of the pattern's groups."""
     tool = _disassembler()
     if tool is None:
         return None
     run = {"capture_output": True, "text": True, "check": True}
-    found = {}
-    for part in subprocess.run([tool, "-sass", str(compiled)], **run).stdout.split("Function : ")[1:]:
-        counts: dict[str, int] = {}
-        for kind, modifiers in re.findall(r"\b(LDG|STG)\.([.A-Z0-9]+)", part):
-            width = next((name for name in modifiers.split(".") if name in ("64", "128", "U8", "U16")), "32")
-            counts[f"{kind}.{width}"] = counts.get(f"{kind}.{width}", 0) + 1
-        found[part.split()[0]] = counts
+    parts = subprocess.run([tool, "-sass", str(compiled)], **run).stdout.split("Function : ")[1:]
+    found = {part.split()[0]: dict(Counter(starmap(name, re.findall(pattern, part)))) for part in parts}
     return _demangled(found)
 
 

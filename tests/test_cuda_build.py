@@ -100,6 +100,25 @@ def test_elementwise_kernels_move_16_bytes_at_once(
             assert all(counts.get(access, 0) >= count for access, count in expected.items()), f"{name}: {counts}"
 
 
+# What the kernels over pairs of points multiply with: bfloat16 and float16 as they are, float32 as TF32, and float64.
+TENSOR_CORES = {
+    "wgk::sums_kernel<float,": {"HMMA.16816.F32.BF16", "HMMA.16816.F32", "HMMA.1688.F32.TF32"},
+    "wgk::matvec_kernel<float>": {"HMMA.16816.F32.BF16", "HMMA.16816.F32", "HMMA.1688.F32.TF32"},
+    "wgk::sums_kernel<double,": {"DMMA.8x8x4"},
+    "wgk::matvec_kernel<double>": {"DMMA.8x8x4"},
+}
+
+
+@pytest.mark.parametrize("name", TENSOR_CORES)
+def test_kernels_over_pairs_use_tensor_cores(build: Build, name: str) -> None:
+    operator = "kernel_sums" if "sums" in name else "kernel_matvec"
+    (compiled,) = build.tree.glob(f"build/temp.*/csrc/core/{operator}_cuda.o")
+    found = cuda_resources.matrix_products(compiled)
+    assert found is not None, "no cuobjdump: it comes with the CUDA toolkit, and with triton"
+    kernels = {kernel: set(counts) for kernel, counts in found.items() if kernel.startswith(name)}
+    assert kernels and all(kinds == TENSOR_CORES[name] for kinds in kernels.values()), kernels
+
+
 def test_the_table_has_every_architecture_of_a_wheel() -> None:
     names = {f"sm_{name.removesuffix('+PTX').replace('.', '')}" for name in cuda_toolkit.DEFAULT_ARCHITECTURES}
     assert set(cuda_resources.table()["kernels"]) == names

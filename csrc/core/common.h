@@ -3,6 +3,12 @@
 
 #include <cstdint>
 
+#ifdef __CUDACC__
+#define WGK_HOST_DEVICE __host__ __device__
+#else
+#define WGK_HOST_DEVICE
+#endif
+
 namespace wgk {
 
 enum class DType { float64, float32, bfloat16, float16 };
@@ -15,9 +21,12 @@ struct float16 {
   uint16_t bits;
 };
 
-// Calls f with a value of the storage type that dtype names.
+// Calls f with a value of the storage type that dtype names. f runs where it is called: on the host or on the device.
+#ifdef __CUDACC__
+#pragma nv_exec_check_disable
+#endif
 template <class F>
-decltype(auto) with_type(DType dtype, const F& f) {
+WGK_HOST_DEVICE decltype(auto) with_type(DType dtype, const F& f) {
   switch (dtype) {
     case DType::float64:
       return f(double{});
@@ -53,12 +62,6 @@ void parallel_for(ParallelFor run, int64_t count, int64_t grain, const F& body) 
 // A stream of CUDA and the status of a call to it, 0 for success, for code that includes no header of CUDA.
 using CudaStream = void*;
 using CudaStatus = int;
-
-#ifdef __CUDACC__
-#define WGK_HOST_DEVICE __host__ __device__
-#else
-#define WGK_HOST_DEVICE
-#endif
 
 WGK_HOST_DEVICE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

@@ -2,77 +2,13 @@
 
 #include <algorithm>
 
-#include "pair_blocks.cuh"
+#include "kernel_matvec_unit.cuh"
+#include "reduce.cuh"
 
 namespace wgk {
 namespace {
 
-constexpr int kRows = kPairWarps * 16;
 constexpr int64_t kBlocks = 528;  // that fill a large GPU; every split of the columns costs memory
-constexpr int kFinishThreads = 256;
-
-struct ProductArguments {
-  PairPoints points;
-  MixtureArguments mixture;
-  const double* weights;  // [C]
-  const void* v;          // [B, M, P]
-  void* out;              // [B, end - begin, P]
-  int64_t P, stride;      // P in whole steps
-  int64_t begin, end;
-  bool diagonal;
-  KernelTerm term;
-  int64_t row_tiles, splits;
-  double* sums;           // [splits, B, end - begin, stride]
-};
-
-template <class T>
-constexpr int kColumns = std::is_same_v<T, double> ? 16 : 32;  // as many as leave their pairs room in registers
-
-// Shared memory.
-template <class T>
-struct ProductShared {
-  StoredKernel* kernels;  // [C]
-  T* rows;                // [kRows, kTileStride]
-  T* columns;             // [kColumns, kTileStride], of the points, then of v
-  T* norms;               // [kColumns]
-  T* weights;             // [C]
-
-  static int64_t bytes(int64_t C) {
-    return C * sizeof(StoredKernel) + ((kRows + kColumns<T>) * kTileStride<T> + kColumns<T> + C) * sizeof(T);
-  }
-  __device__ ProductShared(unsigned char* memory, int C) {
-    kernels = reinterpret_cast<StoredKernel*>(memory);
-    rows = reinterpret_cast<T*>(kernels + C);
-    columns = rows + kRows * kTileStride<T>;
-    norms = columns + kColumns<T> * kTileStride<T>;
-    weights = norms + kColumns<T>;
-  }
-};
-
-// What one block works on: a tile of rows, a range of tiles of columns, and a chunk of the columns of v.
-struct ProductUnit {
-  int64_t b, split, row, p;  // the first row and column of v
-  int count, width;
-  int64_t first, last;
-};
-
-template <class T>
-__device__ ProductUnit product_unit(const ProductArguments& a) {
-  ProductUnit unit;
-  const int64_t chunks = ceil_div(a.stride, kFeatures<T>), tiles = ceil_div(a.points.z.M, kColumns<T>);
-  int64_t k = blockIdx.x;
-  unit.p = k % chunks * kFeatures<T>;
-  unit.width = static_cast<int>(min(a.stride - unit.p, static_cast<int64_t>(kFeatures<T>)));
-  k /= chunks;
-  unit.b = k % a.points.z.B;
-  k /= a.points.z.B;
-  unit.split = k % a.splits;
-  unit.row = a.begin + k / a.splits * kRows;
-  unit.count = static_cast<int>(min(a.end - unit.row, static_cast<int64_t>(kRows)));
-  unit.first = tiles * unit.split / a.splits;
-  unit.last = tiles * (unit.split + 1) / a.splits;
-  return unit;
-}
 
 // Products of the rows of the unit with `count` columns, the first of which is the column-th of y.
 template <class P, int kN>
@@ -80,22 +16,23 @@ WGK_INLINE void multiply_points(const ProductArguments& a, const ProductUnit& un
                                 const ProductShared<typename P::T>& shared, typename P::T (&s)[kN][4]) {
   using T = typename P::T;
   const CentredPoints& z = a.points.z;
-  const int chunks = feature_chunks<T>(z.stride), row = first_row_of_warp<1>();
+  const int chunks = feature_chunks(z.stride, kFeatures<T>), row = first_row_of_warp<1>();
+  auto *const rows = tile_of<P>(shared.rows), *const columns = tile_of<P>(shared.columns);
   T products[1][kN][4] = {};
   for (int q = 0; q < chunks; ++q) {
     const int64_t d = static_cast<int64_t>(q) * kFeatures<T>;
     const int width = static_cast<int>(min(z.stride - d, static_cast<int64_t>(kFeatures<T>)));
     __syncthreads();  // nobody reads the last tile any more
-    if (chunks > 1 || column == unit.first * kColumns<T>) {
-      load_points<kRows>(z, unit.b, unit.row, unit.count, d, width, shared.rows);
+    if (chunks > 1 || column == unit.first * kProductColumns<T>) {
+      load_points<P, kProductRows>(z, unit.b, unit.row, unit.count, d, width, rows);
     }
-    load_points<kColumns<T>>(z, unit.b, z.N + column, count, d, width, shared.columns);
+    load_points<P, kProductColumns<T>>(z, unit.b, z.N + column, count, d, width, columns);
     if (q == 0 && thread_in_block() < count) {
-      shared.norms[threadIdx.x] = product_of<T>(a.points.norms, unit.b * (z.N + z.M) + z.N + column + threadIdx.x);
+      shared.norms[threadIdx.x] = product_of<P>(a.points.norms, unit.b * (z.N + z.M) + z.N + column + threadIdx.x);
     }
     __syncthreads();
     if (row < unit.count) {
-      add_dots<P>(shared.rows + row * kTileStride<T>, shared.columns, width / static_cast<int>(kProductStep), products);
+      add_dots<P>(rows + row * kTileStride<typename P::Tile>, columns, width, products);
     }
   }
 #pragma unroll
@@ -104,13 +41,13 @@ WGK_INLINE void multiply_points(const ProductArguments& a, const ProductUnit& un
   }
 }
 
-// Rows [column, column + count) of v, and zeros up to kColumns.
+// Rows [column, column + count) of v, and zeros up to kProductColumns.
 template <class P>
 __device__ void load_columns(const ProductArguments& a, const ProductUnit& unit, int64_t column, int count,
                              typename P::T* tile) {
   using T = typename P::T;
   const DType dtype = a.points.z.dtype == DType::float64 ? DType::float64 : DType::float32;
-  for (int k = thread_in_block(); k < kColumns<T> * kFeatures<T>; k += kPairThreads) {
+  for (int k = thread_in_block(); k < kProductColumns<T> * kFeatures<T>; k += kPairThreads) {
     const int row = k / kFeatures<T>, p = k % kFeatures<T>;
     const bool is_there = row < count && unit.p + p < a.P;
     if (p < unit.width) {
@@ -158,15 +95,16 @@ template <class P>
 WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit,
                               const ProductShared<typename P::T>& shared) {
   using T = typename P::T;
-  constexpr int kN = kColumns<T> / 8, kF = kFeatures<T> / 8;
+  constexpr int kN = kProductColumns<T> / 8, kF = kFeatures<T> / 8;
   const CentredPoints& z = a.points.z;
   const int row = first_row_of_warp<1>();
-  double* to = a.sums + ((unit.split * z.B + unit.b) * (a.end - a.begin) + unit.row - a.begin + row) * a.stride + unit.p;
+  const int64_t problem = (unit.split * z.B + unit.b) * (a.end - a.begin);
+  double* to = a.sums + (problem + unit.row - a.begin + row) * a.stride + unit.p;
   T sums[kF][4] = {};
   int64_t flushed = unit.first;
   for (int64_t tile = unit.first; tile < unit.last; ++tile) {
-    const int64_t column = tile * kColumns<T>;
-    const int count = static_cast<int>(min(z.M - column, static_cast<int64_t>(kColumns<T>)));
+    const int64_t column = tile * kProductColumns<T>;
+    const int count = static_cast<int>(min(z.M - column, static_cast<int64_t>(kProductColumns<T>)));
     T s[kN][4], w[kN][4] = {}, row_sums[2] = {};
     multiply_points<P>(a, unit, column, count, shared, s);
     __syncthreads();
@@ -175,11 +113,12 @@ WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit
     if (row >= unit.count) {
       continue;
     }
-    subtract_products(a.points.norms, unit.b * (z.N + z.M) + unit.row, row, unit.count, shared.norms, T{1}, s);
+    subtract_products<P>(a.points.norms, unit.b * (z.N + z.M) + unit.row, row, unit.count, shared.norms, T{1}, s);
     clamp_at_zero(s);
     evaluate(a, shared, s, w);
-    mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, a.diagonal ? kNoPair : unit.row - column), row_sums);
-    add_weighted<P>(w, shared.columns, unit.width, sums);
+    const int64_t self = a.diagonal ? kNoPair : unit.row - column;
+    mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, self), row_sums);
+    add_weighted<typename P::Wide>(w, shared.columns, unit.width, sums);
     if (tile + 1 - flushed == kFlush) {
       flush_sums(sums, to, a.stride, unit.count - row, unit.width, flushed == unit.first);
       flushed = tile + 1;
@@ -192,7 +131,8 @@ template <class T>
 __global__ void __launch_bounds__(kPairThreads, 2) matvec_kernel(const ProductArguments a) {
   WGK_DYN_SHARED(unsigned char, memory);
   const ProductUnit unit = product_unit<T>(a);
-  if (!is_computed_in<T>(a.points, a.mixture, unit.b)) {
+  const PairNumbers numbers = pair_numbers(a.points, a.mixture, unit.b);
+  if ((numbers == PairNumbers::wide) != std::is_same_v<T, double>) {
     return;
   }
   const ProductShared<T> shared(memory, a.mixture.C);
@@ -200,8 +140,7 @@ __global__ void __launch_bounds__(kPairThreads, 2) matvec_kernel(const ProductAr
     store_kernel<T>(a.mixture.kind(c), a.mixture.thetas[c], shared.kernels + c);
     shared.weights[c] = static_cast<T>(a.weights[c]);
   }
-  with_products<T>(a.points.precision,
-                   [&](auto products) { multiply_unit<decltype(products)>(a, unit, shared); });
+  with_products<T>(a.points, numbers, [&](auto products) { multiply_unit<decltype(products)>(a, unit, shared); });
 }
 
 __global__ void __launch_bounds__(kFinishThreads) finish_matvec_kernel(const ProductArguments a) {
@@ -217,7 +156,7 @@ __global__ void __launch_bounds__(kFinishThreads) finish_matvec_kernel(const Pro
 }
 
 ProductArguments product_arguments(Pieces& pieces, MatmulPrecision precision, const KernelProduct& p) {
-  const int64_t stride = ceil_div(p.P, kProductStep) * kProductStep, rows = ceil_div(p.end - p.begin, kRows);
+  const int64_t stride = ceil_div(p.P, 8) * 8, rows = ceil_div(p.end - p.begin, kProductRows);
   const int64_t units = p.B * rows * ceil_div(p.P, kFeatures<float>);
   const int64_t splits = std::max<int64_t>(1, std::min(ceil_div(p.M, kFeatures<float>),
                                                        kBlocks / std::max<int64_t>(1, units)));

@@ -19,10 +19,11 @@ WGK_HOST_DEVICE inline double distance_scale(KernelKind kind, double theta) {
 }
 
 // Whether float has digits enough for the squared distances of points whose squared norms are at most `largest`: they
-// are differences of those norms. And a kernel's constants have to stay in the range of float.
-WGK_HOST_DEVICE inline bool float_distances_suffice(float largest, KernelKind kind, double theta) {
+// are differences of those norms, which may be `most` times the scale. And a kernel's constants have to stay in the
+// range of float.
+WGK_HOST_DEVICE inline bool float_distances_suffice(float largest, KernelKind kind, double theta, double most = 256) {
   const double scale = distance_scale(kind, theta);
-  return !(largest > 256 * scale || scale < 1e-30 || scale > 1e30);
+  return !(largest > most * scale || scale < 1e-30 || scale > 1e30);
 }
 
 constexpr int64_t kMaxComponents = 32;  // of a mixture on a GPU

@@ -8,7 +8,6 @@
 namespace wgk {
 namespace {
 
-constexpr int kFinishThreads = 512;
 // Blocks that fill a large GPU a few times over; beyond them tiles of rows are not split. With gradients every split
 // costs memory.
 constexpr int64_t kBlocks = 2048, kGradientBlocks = 1056;
@@ -70,18 +69,17 @@ __device__ void finish_sums(const FinishArguments& f) {
 __device__ double moved_feature(const FinishArguments& f, int64_t b, int64_t row, int64_t d) {
   const SumsArguments& a = f.swept;
   const CentredPoints& z = a.points.z;
+  // The very numbers that the sweep took, whose rounding then cancels.
+  const PairNumbers numbers = pair_numbers(a.points, a.mixture, b);
+  const auto feature = [&](const CentredPoints& p) { return centred_feature(p, numbers, b, row, d); };
+  const int64_t chunk = d / (numbers == PairNumbers::wide ? kFeatures<double> : kFeatures<float>);
   double moved = 0, w = 0, along_w = 0;
   for (int64_t split = 0; split < a.splits; ++split) {
-    const int64_t at = (split * z.B + b) * (z.N + z.M) + row;
-    moved += a.moved[at * z.stride + d];
-    w += a.w_sums[at * 2];
-    along_w += a.w_sums[at * 2 + 1];
+    moved += a.moved[((split * z.B + b) * (z.N + z.M) + row) * z.stride + d];
+    const double* w_sums = a.w_sums_of(chunk, split, b, row);
+    w += w_sums[0];
+    along_w += w_sums[1];
   }
-  // The very numbers that the sweep took, whose rounding then cancels.
-  const bool in_float = is_computed_in<float>(a.points, a.mixture, b);
-  const auto feature = [&](const CentredPoints& p) {
-    return in_float ? centred_feature<float>(p, b, row, d) : centred_feature<double>(p, b, row, d);
-  };
   return f.tangent ? 2 * (w * feature(a.points.along) + along_w * feature(z) - moved) : 2 * (w * feature(z) - moved);
 }
 
@@ -123,13 +121,13 @@ SumsArguments sums_arguments(Pieces& pieces, MatmulPrecision precision, const Po
   const bool values = mode == PairMode::values;
   const int64_t R = p.N + p.M, rows = kPairWarps * 16 * (values ? 2 : 1);
   // Pieces as for all rows and both gradients: their number of tiles is the largest.
-  const int64_t chunks = values ? 1 : std::max<int64_t>(1, ceil_div(a.points.z.stride, kFeatures<float>));
+  const int64_t chunks = values ? 1 : feature_chunks(a.points.z.stride, kFeatures<float>);
   const int64_t tiles = ceil_div(R, rows) + 3, blocks = values ? kBlocks : kGradientBlocks;
   a.splits = std::max<int64_t>(1, std::min(ceil_div(R, 64), blocks / std::max<int64_t>(1, p.B * tiles * chunks)));
   a.shares = pieces.take<double>(p.B * 6 * C * tiles * a.splits);
   if (!values) {
     a.moved = pieces.take<double>(a.splits * p.B * R * a.points.z.stride);
-    a.w_sums = pieces.take<double>(a.splits * p.B * R * 2);
+    a.w_sums = pieces.take<double>(feature_chunks(a.points.z.stride, kFeatures<double>) * a.splits * p.B * R * 2);
   }
   return a;
 }
@@ -150,8 +148,7 @@ void choose_rows(SumsArguments& a, const PointPairs& p, PairMode mode, const Ker
 
 template <class T, PairMode mode, bool has_theta>
 CudaStatus launch_sweep(CudaStream stream, const SumsArguments& a) {
-  const int64_t chunks = mode == PairMode::values || a.points.z.stride == 0
-                             ? 1 : ceil_div(a.points.z.stride, kFeatures<T>);
+  const int64_t chunks = mode == PairMode::values ? 1 : feature_chunks(a.points.z.stride, kFeatures<T>);
   const unsigned blocks = static_cast<unsigned>(a.row_tiles * a.splits * a.points.z.B * chunks);
   if (blocks == 0) {
     return 0;

@@ -1,20 +1,34 @@
-// Matrix products of a warp on tensor cores: C [16, 8] += A [16, 8] B [8, 8], in pieces that its lanes hold.
+// Matrix products of a warp on tensor cores: C [16, 8] += A [16, K] B [K, 8], in pieces that its lanes hold.
 //
-// Lane l holds, with g = l / 4 and t = l % 4: of A the rows g and g + 8 at columns t and t + 4 (in the order (g, t),
-// (g + 8, t), (g, t + 4), (g + 8, t + 4)), of B the column g at rows t and t + 4, and of C the rows g and g + 8 at
-// columns 2 t and 2 t + 1 (in the order (g, 2 t), (g, 2 t + 1), (g + 8, 2 t), (g + 8, 2 t + 1)).
+// K is 8 for float (as TF32) and double, 16 for half-width floats, of which a piece is a word of two. Lane l holds,
+// with g = l / 4 and t = l % 4: of A the rows g and g + 8 at columns t and t + 4 (in the order (g, t), (g + 8, t),
+// (g, t + 4), (g + 8, t + 4)), of B the column g at rows t and t + 4, where columns of A and rows of B are counted in
+// pieces, and of C the rows g and g + 8 at columns 2 t and 2 t + 1 (in the order (g, 2 t), (g, 2 t + 1), (g + 8, 2 t),
+// (g + 8, 2 t + 1)).
 #pragma once
 
 #include "elements.cuh"
 
 namespace wgk {
 
+// Two neighbours in memory, which may be of any type.
+using Word WGK_MAY_ALIAS = unsigned;
+
+template <class S>
+WGK_DEVICE float low_half(unsigned word) {
+  return widen(S{static_cast<uint16_t>(word)});
+}
+template <class S>
+WGK_DEVICE float high_half(unsigned word) {
+  return widen(S{static_cast<uint16_t>(word >> 16)});
+}
+
 #ifdef WGK_SIMT
 
-template <class T>
+// What a lane brings: kIn numbers in a piece.
+template <class T, int kIn>
 struct LanePieces {
-  const T* a;
-  const T* b;
+  T a[4][kIn], b[2][kIn];
   T* c;
 };
 
@@ -25,16 +39,18 @@ inline float cut_to_float(double sum, float) {
 }
 inline double cut_to_float(double sum, double) { return sum; }
 
-template <class T>
+template <class T, int kIn>
 void multiply_pieces(void* const* lanes) {
-  const auto lane = [&](int g, int t) { return static_cast<const LanePieces<T>*>(lanes[4 * g + t]); };
+  const auto lane = [&](int g, int t) { return static_cast<const LanePieces<T, kIn>*>(lanes[4 * g + t]); };
   T c[32][4];
   for (int l = 0; l < 32; ++l) {
     for (int e = 0; e < 4; ++e) {
       const int row = e / 2, column = 2 * (l % 4) + e % 2;
       double sum = lane(l / 4, l % 4)->c[e];
-      for (int k = 0; k < 8; ++k) {
-        sum += static_cast<double>(lane(l / 4, k % 4)->a[row + k / 4 * 2]) * lane(column, k % 4)->b[k / 4];
+      for (int k = 0; k < 8 * kIn; ++k) {
+        const int piece = k / kIn;
+        sum += static_cast<double>(lane(l / 4, piece % 4)->a[row + piece / 4 * 2][k % kIn]) *
+               lane(column, piece % 4)->b[piece / 4][k % kIn];
       }
       c[l][e] = cut_to_float(sum, T{});
     }
@@ -44,22 +60,41 @@ void multiply_pieces(void* const* lanes) {
   }
 }
 
-// The 11 leading bits are what TF32 has.
-inline float cut_to_tf32(float x) { return __uint_as_float(__float_as_uint(x) & 0xffffe000u); }
+// What the lanes bring is `seen` of their pieces: kIn numbers of type T of each.
+template <int kIn, class T, class Piece, class Seen>
+void mma_of(const char* name, T (&c)[4], const Piece (&a)[4], const Piece (&b)[2], const Seen& seen) {
+  LanePieces<T, kIn> mine{{}, {}, c};
+  for (int k = 0; k < 4; ++k) {
+    seen(a[k], mine.a[k]);
+  }
+  for (int k = 0; k < 2; ++k) {
+    seen(b[k], mine.b[k]);
+  }
+  simt::warp_collective(0xffffffffu, name, &mine, multiply_pieces<T, kIn>, {__FILE__, __LINE__});
+}
 
+// The 11 leading bits are what TF32 has.
 inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
-  const float seen_a[4] = {cut_to_tf32(a[0]), cut_to_tf32(a[1]), cut_to_tf32(a[2]), cut_to_tf32(a[3])};
-  const float seen_b[2] = {cut_to_tf32(b[0]), cut_to_tf32(b[1])};
-  LanePieces<float> mine{seen_a, seen_b, c};
-  simt::warp_collective(0xffffffffu, "mma.m16n8k8", &mine, multiply_pieces<float>, {__FILE__, __LINE__});
+  mma_of<1>("mma.m16n8k8", c, a, b, [](float x, float (&seen)[1]) {
+    seen[0] = __uint_as_float(__float_as_uint(x) & 0xffffe000u);
+  });
 }
 
 inline void mma(double (&c)[4], const double (&a)[4], const double (&b)[2]) {
-  LanePieces<double> mine{a, b, c};
-  simt::warp_collective(0xffffffffu, "mma.m8n8k4", &mine, multiply_pieces<double>, {__FILE__, __LINE__});
+  mma_of<1>("mma.m8n8k4", c, a, b, [](double x, double (&seen)[1]) { seen[0] = x; });
+}
+
+template <class S>
+void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  mma_of<2>("mma.m16n8k16", c, a, b, [](unsigned word, float (&seen)[2]) {
+    seen[0] = low_half<S>(word);
+    seen[1] = high_half<S>(word);
+  });
 }
 
 #else
+
+// All of them volatile: what may be moved may be moved into a branch, where a part of the warp would wait for the rest.
 
 WGK_DEVICE void mma(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
   asm volatile(
@@ -70,99 +105,36 @@ WGK_DEVICE void mma(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
         "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
-// Not volatile, with which ptxas spills for sm_100: no branch around it splits a warp.
-WGK_DEVICE void mma_8x8x4(double& c0, double& c1, double a, double b) {
-  asm("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
-      : "+d"(c0), "+d"(c1)
-      : "d"(a), "d"(b));
+// The same shape as that of float, from the four products that sm_80 has of it. In one statement, since the order of
+// volatile ones is kept: with four of them ptxas spills for sm_100.
+WGK_DEVICE void mma(double (&c)[4], const double (&a)[4], const double (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%4}, {%8}, {%0, %1};\n\t"
+      "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%2, %3}, {%5}, {%8}, {%2, %3};\n\t"
+      "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%6}, {%9}, {%0, %1};\n\t"
+      "mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%2, %3}, {%7}, {%9}, {%2, %3};"
+      : "+d"(c[0]), "+d"(c[1]), "+d"(c[2]), "+d"(c[3])
+      : "d"(a[0]), "d"(a[1]), "d"(a[2]), "d"(a[3]), "d"(b[0]), "d"(b[1]));
 }
 
-// The same shape as that of float, from four smaller products.
-WGK_DEVICE void mma(double (&c)[4], const double (&a)[4], const double (&b)[2]) {
-  mma_8x8x4(c[0], c[1], a[0], b[0]);
-  mma_8x8x4(c[2], c[3], a[1], b[0]);
-  mma_8x8x4(c[0], c[1], a[2], b[1]);
-  mma_8x8x4(c[2], c[3], a[3], b[1]);
+// S: bfloat16 or float16.
+template <class S>
+WGK_DEVICE void mma(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  if constexpr (std::is_same_v<S, bfloat16>) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
 }
 
 #endif
-
-// The 11 leading bits of x, rounded, as TF32 has them. Infinities stay; a NaN may become 0.
-WGK_DEVICE float leading_bits(float x) {
-  return __uint_as_float((__float_as_uint(x) + 0x1000u) & 0xffffe000u);
-}
-
-WGK_DEVICE float to_tf32(float x) { return x == x ? leading_bits(x) : x; }
-
-// Three ways to multiply numbers of type T: how they are held, and c += a b.
-struct DoubleProducts {
-  using T = double;
-  static WGK_DEVICE double rounded(double v) { return v; }
-  template <int count>
-  struct Factor {
-    double v[count];
-  };
-  template <int count>
-  static WGK_DEVICE Factor<count> factor(const double (&v)[count]) {
-    Factor<count> f;
-    for (int k = 0; k < count; ++k) {
-      f.v[k] = v[k];
-    }
-    return f;
-  }
-  static WGK_DEVICE void add(double (&c)[4], const Factor<4>& a, const Factor<2>& b) {
-    mma(c, a.v, b.v);
-  }
-};
-
-// Of numbers that have been rounded to TF32.
-struct Tf32Products {
-  using T = float;
-  static WGK_DEVICE float rounded(float v) { return to_tf32(v); }
-  template <int count>
-  struct Factor {
-    float v[count];
-  };
-  template <int count>
-  static WGK_DEVICE Factor<count> factor(const float (&v)[count]) {
-    Factor<count> f;
-    for (int k = 0; k < count; ++k) {
-      f.v[k] = v[k];
-    }
-    return f;
-  }
-  static WGK_DEVICE void add(float (&c)[4], const Factor<4>& a, const Factor<2>& b) {
-    mma(c, a.v, b.v);
-  }
-};
-
-// With the digits of float: a number is its leading 11 bits and the rest, of which the next 11 count. The product of
-// the rests, 2^-22 of the whole, is left out. Tensor cores do not round sums but cut them off, hence few terms in each.
-struct FloatProducts {
-  using T = float;
-  static WGK_DEVICE float rounded(float v) { return v; }
-  template <int count>
-  struct Factor {
-    float leading[count], rest[count];
-  };
-  template <int count>
-  static WGK_DEVICE Factor<count> factor(const float (&v)[count]) {
-    Factor<count> f;
-    for (int k = 0; k < count; ++k) {
-      f.leading[k] = leading_bits(v[k]);  // where that loses a NaN, the rest is one
-      f.rest[k] = v[k] - f.leading[k];
-    }
-    return f;
-  }
-  static WGK_DEVICE void add(float (&c)[4], const Factor<4>& a, const Factor<2>& b) {
-    float part[4] = {};
-    mma(part, a.rest, b.leading);
-    mma(part, a.leading, b.rest);
-    mma(part, a.leading, b.leading);
-    for (int e = 0; e < 4; ++e) {
-      c[e] += part[e];
-    }
-  }
-};
 
 }  // namespace wgk

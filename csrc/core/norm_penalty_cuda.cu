@@ -70,9 +70,9 @@ struct DoubleBackwardFactors {
 
 }  // namespace
 
-// The sums of the rows' chunks, and of the rows.
+// For the sums of the rows, and these.
 int64_t norm_penalty_cuda_workspace(int64_t B, int64_t D) {
-  return B * (row_chunks(D) + 1) * static_cast<int64_t>(sizeof(double));
+  return (row_sums_workspace(B, D) + B) * static_cast<int64_t>(sizeof(double));
 }
 
 CudaStatus norm_penalty_cuda(CudaStream stream, DType dtype, const NormPenalty& penalty, int64_t B, int64_t D,

@@ -1,8 +1,9 @@
 #include "pair_points.h"
 
-#include "any_element.cuh"
-#include "launch.h"
-#include "mma.cuh"
+#include <cfloat>
+
+#include "point_features.cuh"
+#include "products.cuh"
 #include "reduce.cuh"
 
 namespace wgk {
@@ -12,39 +13,64 @@ constexpr int kColumns = 32, kRowLanes = 8;  // of a block that sums rows
 constexpr int kSlice = 512;                  // rows that one block sums
 constexpr int kWarps = 8, kRowsOfWarp = 4;   // of a block that centres
 
-__device__ double element(const CentredPoints& p, int64_t b, int64_t row, int64_t d) {
-  const bool of_y = row >= p.N;
-  const void* points = of_y ? p.y : p.x;
-  const int64_t at = of_y ? (b * p.M + row - p.N) * p.D + d : (b * p.N + row) * p.D + d;
-  return points == nullptr ? 0 : load_element(p.dtype, points, at);
-}
-
 // At least one, so that there is a block for each problem.
 WGK_HOST_DEVICE int64_t column_groups(int64_t D) { return D == 0 ? 1 : ceil_div(D, kColumns); }
 
-// The sums of a slice of the rows, of 32 columns; means if there is one slice. Clears `largest` for centre_kernel.
+__device__ void join(FeatureRange& range, const FeatureRange& other) {
+  range.sum += other.sum;
+  range.lowest = min(range.lowest, other.lowest);
+  range.largest = max(range.largest, other.largest);
+}
+
+constexpr FeatureRange kNothing{0, FLT_MAX, -FLT_MAX};
+
+// A number of dtype that leaves exact differences to all numbers of the range: near the mean, or 0. From a mean that is
+// not finite every difference is NaN.
+__device__ double exact_origin(DType dtype, double mean, const FeatureRange& range) {
+  const double origin = rounded_to(dtype, mean), half = origin / 2, twice = origin * 2;
+  const bool is_near = origin > 0 ? range.lowest >= half && range.largest <= twice
+                                  : range.lowest >= twice && range.largest <= half;
+  return is_near || !(fabs(mean) <= DBL_MAX) ? origin : 0;
+}
+
+__device__ void store_origins(const CentredPoints& p, int64_t at, const FeatureRange& range) {
+  const double mean = range.sum / static_cast<double>(p.N + p.M);
+  p.origins[at] = mean;
+  if (p.exact_origins != nullptr) {
+    p.exact_origins[at] = exact_origin(p.dtype, mean, range);
+  }
+}
+
+// The ranges of a slice of the rows, of 32 columns; origins if there is one slice. Clears for centre_kernel.
 __global__ void __launch_bounds__(kColumns* kRowLanes) sum_rows_kernel(PairPoints points) {
-  WGK_SHARED(double, sums, kColumns * kRowLanes);
+  WGK_SHARED(FeatureRange, ranges, kColumns * kRowLanes);
   const CentredPoints& p = blockIdx.y == 0 ? points.z : points.along;
   const int64_t groups = column_groups(p.D), R = p.N + p.M;
   const int64_t d = blockIdx.x % groups * kColumns + threadIdx.x % kColumns;
   const int64_t slice = blockIdx.x / groups % p.slices, b = blockIdx.x / groups / p.slices;
   if (blockIdx.y == 0 && d == 0 && slice == 0 && threadIdx.x == 0) {
     points.largest[b] = 0;
+    if (points.largest_exact != nullptr) {
+      points.largest_exact[b] = 0;
+    }
   }
   const int64_t first = slice * kSlice, last = min(R, first + kSlice);
-  double sum = 0;
+  FeatureRange range = kNothing;
   for (int64_t row = first + threadIdx.x / kColumns; row < last && d < p.D; row += kRowLanes) {
-    sum += element(p, b, row, d);
+    const double x = point_feature(p, b, row, d);
+    join(range, {x, static_cast<float>(x), static_cast<float>(x)});
   }
-  sums[threadIdx.x] = sum;
+  ranges[threadIdx.x] = range;
   __syncthreads();
   if (threadIdx.x < kColumns && d < p.D) {
     for (int k = 1; k < kRowLanes; ++k) {
-      sum += sums[threadIdx.x + k * kColumns];
+      join(range, ranges[threadIdx.x + k * kColumns]);
     }
-    (p.slices == 1 ? p.origins[b * p.D + d] : p.parts[(slice * p.B + b) * p.D + d]) =
-        p.slices == 1 ? sum / static_cast<double>(R) : sum;
+    if (p.slices == 1) {
+      store_origins(p, b * p.D + d, range);
+    } else {
+      p.parts[(slice * p.B + b) * p.D + d] = range;
+    }
   }
 }
 
@@ -52,22 +78,54 @@ __global__ void __launch_bounds__(256) add_slices_kernel(PairPoints points) {
   const CentredPoints& p = blockIdx.y == 0 ? points.z : points.along;
   const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, count = p.B * p.D;
   if (at < count) {
-    double sum = 0;
+    FeatureRange range = kNothing;
     for (int64_t slice = 0; slice < p.slices; ++slice) {
-      sum += p.parts[slice * count + at];
+      join(range, p.parts[slice * count + at]);
     }
-    p.origins[at] = sum / static_cast<double>(p.N + p.M);
+    store_origins(p, at, range);
   }
 }
 
-// One point, d-th feature: as a float, and what it is exactly.
-__device__ float centre(const CentredPoints& p, bool to_tf32_too, int64_t b, int64_t row, int64_t d, double& exact) {
-  exact = d < p.D ? element(p, b, row, d) - p.origins[b * p.D + d] : 0;
-  const float rounded = to_tf32_too ? to_tf32(static_cast<float>(exact)) : static_cast<float>(exact);
+// A centred feature, as each kind of PairNumbers has it.
+struct Feature {
+  double wide, narrow, exact;
+};
+
+__device__ Feature centre(const CentredPoints& p, bool to_tf32_too, int64_t b, int64_t row, int64_t d) {
+  const int64_t at = (b * (p.N + p.M) + row) * p.stride + d;
+  const double x = d < p.D ? point_feature(p, b, row, d) : 0;
+  Feature z{d < p.D ? x - p.origins[b * p.D + d] : 0, 0, 0};
+  const float narrow = to_tf32_too ? to_tf32(static_cast<float>(z.wide)) : static_cast<float>(z.wide);
+  z.narrow = narrow;
   if (p.rows != nullptr) {
-    p.rows[(b * (p.N + p.M) + row) * p.stride + d] = rounded;
+    p.rows[at] = narrow;
   }
-  return rounded;
+  if (p.exact_rows != nullptr) {
+    z.exact = d < p.D ? x - p.exact_origins[b * p.D + d] : 0;
+    store_element(p.dtype, p.exact_rows, at, z.exact);
+  }
+  return z;
+}
+
+__device__ void add_products(Feature& sums, const Feature& z, const Feature& u) {
+  sums.wide += z.wide * u.wide;
+  sums.narrow += z.narrow * u.narrow;
+  sums.exact += z.exact * u.exact;
+}
+
+// Floats that are not negative lie in the order of their bits, and a maximum has no order of its terms.
+__device__ void raise(unsigned* largest, double norm) { atomicMax(largest, __float_as_uint(static_cast<float>(norm))); }
+
+__device__ void store_products(const PointProducts& products, int64_t at, const Feature& sums) {
+  products.wide[at] = sums.wide;
+  products.narrow[at] = static_cast<float>(sums.narrow);
+  if (products.exact != nullptr) {
+    products.exact[at] = static_cast<float>(sums.exact);
+  }
+}
+
+__device__ Feature warp_sums(const Feature& sums) {
+  return {warp_sum(sums.wide), warp_sum(sums.narrow), warp_sum(sums.exact)};
 }
 
 __device__ void centre_row(const PairPoints& points, int64_t at) {
@@ -75,31 +133,25 @@ __device__ void centre_row(const PairPoints& points, int64_t at) {
   const int lane = threadIdx.x % 32;
   const int64_t R = p.N + p.M, b = at / R, row = at % R;
   const bool tf32 = points.precision == MatmulPrecision::tf32;
-  double wide = 0, narrow = 0, along_wide = 0, along_narrow = 0;
+  Feature norms{}, along_norms{};
   for (int64_t d = lane; d < p.stride; d += 32) {
-    double z, u;
-    const double rounded_z = centre(p, tf32, b, row, d, z);
-    wide += z * z;
-    narrow += rounded_z * rounded_z;
+    const Feature z = centre(p, tf32, b, row, d);
+    add_products(norms, z, z);
     if (points.has_along) {
-      const double rounded_u = centre(points.along, tf32, b, row, d, u);
-      along_wide += z * u;
-      along_narrow += rounded_z * rounded_u;
+      add_products(along_norms, z, centre(points.along, tf32, b, row, d));
     }
   }
-  wide = warp_sum(wide);
-  narrow = warp_sum(narrow);
-  along_wide = warp_sum(along_wide);
-  along_narrow = warp_sum(along_narrow);
+  norms = warp_sums(norms);
+  along_norms = warp_sums(along_norms);
   if (lane == 0) {
-    points.norms.wide[at] = wide;
-    points.norms.narrow[at] = static_cast<float>(narrow);
-    if (points.has_along) {
-      points.along_norms.wide[at] = along_wide;
-      points.along_norms.narrow[at] = static_cast<float>(along_narrow);
+    store_products(points.norms, at, norms);
+    raise(points.largest + b, norms.narrow);
+    if (points.largest_exact != nullptr) {
+      raise(points.largest_exact + b, norms.exact);
     }
-    // Floats that are not negative lie in the order of their bits, and a maximum has no order of its terms.
-    atomicMax(points.largest + b, __float_as_uint(static_cast<float>(narrow)));
+    if (points.has_along) {
+      store_products(points.along_norms, at, along_norms);
+    }
   }
 }
 
@@ -116,14 +168,22 @@ __global__ void __launch_bounds__(kWarps * 32, 2) centre_kernel(PairPoints point
 
 CentredPoints::CentredPoints(Pieces& pieces, DType dtype, int64_t B, int64_t N, int64_t M, int64_t D,
                              const void* x, const void* y)
-    : dtype(dtype), B(B), N(N), M(M), D(D), stride(ceil_div(D, kProductStep) * kProductStep), x(x), y(y),
+    : dtype(dtype), B(B), N(N), M(M), D(D), stride(ceil_div(D, product_step(dtype)) * product_step(dtype)), x(x), y(y),
       slices(ceil_div(N + M, kSlice)),
-      parts(slices == 1 ? nullptr : pieces.take<double>(slices * B * D)),
+      parts(slices == 1 ? nullptr : pieces.take<FeatureRange>(slices * B * D)),
       origins(pieces.take<double>(B * D)),
-      rows(dtype == DType::float64 ? nullptr : pieces.take<float>(B * (N + M) * stride)) {}
+      rows(dtype == DType::float64 ? nullptr : pieces.take<float>(B * (N + M) * stride)),
+      exact_origins(is_half(dtype) ? pieces.take<double>(B * D) : nullptr),
+      exact_rows(is_half(dtype) ? pieces.take<uint16_t>(B * (N + M) * stride) : nullptr) {}
+
+PointProducts::PointProducts(Pieces& pieces, const CentredPoints& points)
+    : wide(pieces.take<double>(points.B * (points.N + points.M))),
+      narrow(pieces.take<float>(points.B * (points.N + points.M))),
+      exact(is_half(points.dtype) ? pieces.take<float>(points.B * (points.N + points.M)) : nullptr) {}
 
 PairPoints::PairPoints(Pieces& pieces, MatmulPrecision precision, const CentredPoints& z)
-    : z(z), norms(pieces, z), largest(pieces.take<unsigned>(z.B)), has_along(false), along(), along_norms(),
+    : z(z), norms(pieces, z), largest(pieces.take<unsigned>(z.B)),
+      largest_exact(is_half(z.dtype) ? pieces.take<unsigned>(z.B) : nullptr), has_along(false), along(), along_norms(),
       precision(z.dtype == DType::float32 ? precision : MatmulPrecision::ieee) {}
 
 void PairPoints::add_along(Pieces& pieces, const CentredPoints& u) {

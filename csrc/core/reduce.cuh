@@ -6,6 +6,7 @@
 namespace wgk {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kFinishThreads = 512;  // of a block in a kernel that puts together what others left
 
 // In every lane.
 template <class Number>

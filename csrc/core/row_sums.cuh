@@ -1,9 +1,11 @@
 // Sums over the rows of [B, D] arrays in two stages, in an order that depends on D alone: a row has the same sum
-// wherever in the batch and in memory it lies.
+// wherever in the batch and in memory it lies. Where rows are added up too, that order depends on B and D alone.
 //
 // Sums are kept in float64. The square of a float32 needs its range, products of two float32 are exact in it, and on
 // data-centre GPUs it costs less time than the memory takes; compensated float32 would be the choice for others.
 #pragma once
+
+#include <algorithm>
 
 #include "reduce.cuh"
 
@@ -13,9 +15,20 @@ constexpr int kRowThreads = 256;
 constexpr int kPerThread = 16;                                      // elements
 constexpr int64_t kShortRow = 32 * kPerThread;                      // up to this a row is one warp's
 constexpr int64_t kRowChunk = int64_t{kRowThreads} * kPerThread;    // up to this it is one block's
-constexpr int kFinishThreads = 512;
 
 inline int64_t row_chunks(int64_t D) { return D <= kRowChunk ? 1 : ceil_div(D, kRowChunk); }
+
+// Lanes of the second stage that share a row.
+inline int finish_lanes(int64_t D) { return row_chunks(D) > 8 ? 32 : 1; }
+
+// Blocks of the second stage where rows are added up: one, whose threads take up to 8 rows, or as many as a last block
+// has threads.
+inline int64_t finish_blocks(int64_t B, int64_t D) {
+  return std::min<int64_t>(kFinishThreads, std::max<int64_t>(1, ceil_div(B * finish_lanes(D), 8 * kFinishThreads)));
+}
+
+// Doubles that sum_rows needs.
+inline int64_t row_sums_workspace(int64_t B, int64_t D) { return B * row_chunks(D) + finish_blocks(B, D); }
 
 // V elements from j on of the n that begin at p, with zeros for those past the end.
 template <int V, bool aligned, class T>
@@ -97,11 +110,12 @@ struct FinishRow {
   WGK_DEVICE void operator()(int64_t row, int64_t, double sum) const { finish.row(row, sum); }
 };
 
-// The second stage: finish.row(row, sum) for each row, then finish.all(sum of what that returned), in one block, if
-// `all`. A row is one thread's, or with many chunks one warp's. sums: [B, chunks].
+// The second stage: finish.row(row, sum) for each row; if `all`, of what that returned finish.all(the sum), or with
+// several blocks parts[block]. A row is one thread's, or with many chunks one warp's. sums: [B, chunks].
 template <class Finish>
 __global__ void __launch_bounds__(kFinishThreads)
-    finish_rows_kernel(int64_t B, int64_t chunks, int lanes, bool all, const double* sums, Finish finish) {
+    finish_rows_kernel(int64_t B, int64_t chunks, int lanes, bool all, const double* sums, double* parts,
+                       Finish finish) {
   const int lane = static_cast<int>(threadIdx.x) % lanes;
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kFinishThreads + threadIdx.x) / lanes;
   double terms = 0;
@@ -120,8 +134,18 @@ __global__ void __launch_bounds__(kFinishThreads)
   if (all) {
     terms = block_sum<kFinishThreads>(terms);
     if (threadIdx.x == 0) {
-      finish.all(terms);
+      gridDim.x == 1 ? finish.all(terms) : static_cast<void>(parts[blockIdx.x] = terms);
     }
+  }
+}
+
+// finish.all(sum) of `count` parts, one for a thread at most.
+template <class Finish>
+__global__ void __launch_bounds__(kFinishThreads) finish_all_kernel(int count, const double* parts, Finish finish) {
+  const int thread = static_cast<int>(threadIdx.x);
+  const double sum = block_sum<kFinishThreads>(thread < count ? parts[thread] : 0.0);
+  if (thread == 0) {
+    finish.all(sum);
   }
 }
 
@@ -140,7 +164,19 @@ CudaStatus launch_row_sums(CudaStream stream, int64_t B, int64_t D, const T* u, 
                  : launch(row_sums_kernel<T, has_u, false, false, Done>);
 }
 
-// Enqueues both stages; `all`: whether there is a sum over the rows. sums: [B, row_chunks(D)] of workspace.
+template <class Finish>
+CudaStatus launch_finish(CudaStream stream, int64_t B, int64_t D, bool all, double* sums, const Finish& finish) {
+  const int64_t chunks = row_chunks(D), threads = B * finish_lanes(D);
+  const auto blocks = static_cast<unsigned>(all ? finish_blocks(B, D) : ceil_div(threads, kFinishThreads));
+  double* const parts = sums + B * chunks;
+  const CudaStatus status = WGK_LAUNCH(finish_rows_kernel<Finish>, blocks, kFinishThreads, 0, stream, B, chunks,
+                                       finish_lanes(D), all, sums, parts, finish);
+  return status != 0 || !all || blocks == 1 ? status
+                                            : WGK_LAUNCH(finish_all_kernel<Finish>, 1, kFinishThreads, 0, stream,
+                                                         static_cast<int>(blocks), parts, finish);
+}
+
+// Enqueues both stages; `all`: whether there is a sum over the rows. sums: workspace of row_sums_workspace(B, D).
 template <class T, bool has_u, class Finish>
 CudaStatus sum_rows(CudaStream stream, int64_t B, int64_t D, const T* u, const T* x, bool all, double* sums,
                     const Finish& finish) {
@@ -156,9 +192,7 @@ CudaStatus sum_rows(CudaStream stream, int64_t B, int64_t D, const T* u, const T
   } else if (!all) {
     return 0;
   }
-  const int lanes = chunks > 8 ? 32 : 1;
-  const auto blocks = static_cast<unsigned>(all ? 1 : ceil_div(B * lanes, kFinishThreads));
-  return WGK_LAUNCH(finish_rows_kernel<Finish>, blocks, kFinishThreads, 0, stream, B, chunks, lanes, all, sums, finish);
+  return launch_finish(stream, B, D, all, sums, finish);
 }
 
 }  // namespace wgk

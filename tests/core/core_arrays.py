@@ -12,7 +12,8 @@ QUICK = os.environ.get("WGK_QUICK") == "1"
 
 SANITIZER = os.environ.get("WGK_SANITIZER", "")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
-# Of CUDA kernels. Under ThreadSanitizer, where a launch is slow, those with code of their own: half floats are widened.
+# Of CUDA kernels. Under ThreadSanitizer, where a launch is slow, half floats have the tests that are theirs alone:
+# other kernels widen them.
 SIMT_DTYPES = DTYPES[:2] if SANITIZER == "thread" else DTYPES
 HALVES = ("bfloat16", "float16")
 STORAGE = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, "float16": np.uint16}

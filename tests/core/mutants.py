@@ -25,6 +25,7 @@ BARRIER = "__syncthreads();"
 NO_BARRIER = "if (!MUTANT) __syncthreads();"
 NUMBERS_AND_RACES = ("", "thread")
 EVERY_SUM = "test_sums_gradients_and_tangents and float32"
+EVERY_HALF_SUM = "test_sums_gradients_and_tangents and bfloat16"
 EVERY_PRODUCT = "test_products and float32"
 
 # fmt: off
@@ -92,6 +93,10 @@ NORM_PENALTY = {
         "norm_penalty", "mask", "row_sums.cuh", "if (row >= B) {", "if (row >= B - MUTANT) {",
         "test_every_pass and float32",
     ),
+    "last_block_left_out": Mutant(
+        "norm_penalty", "tail", "row_sums.cuh", "thread < count ? parts[thread]",
+        "thread < count - MUTANT ? parts[thread]", "test_large_batches and float32",
+    ),
     "second_scale": Mutant(
         "norm_penalty", "coefficient", "norm_penalty_cuda.cu", "scale * second_scale(",
         "(MUTANT ? 1 + 1e-4 : 1) * scale * second_scale(", "test_every_pass and float32",
@@ -112,7 +117,7 @@ KERNEL_SUMS = {
         "if (at >= z.B * R * z.D - MUTANT ||", EVERY_SUM,
     ),
     "shares_without_barrier": Mutant(
-        "kernel_sums", "barrier", "kernel_sums_sweep.cuh", "const int C = a.mixture.C;\n  __syncthreads();",
+        "kernel_sums", "barrier", "kernel_sums_unit.cuh", "const int C = a.mixture.C;\n  __syncthreads();",
         "const int C = a.mixture.C;\n  if (!MUTANT) __syncthreads();", EVERY_SUM, NUMBERS_AND_RACES,
     ),
     "means_without_barrier": Mutant(
@@ -127,8 +132,8 @@ KERNEL_SUMS = {
         "if (row < count + MUTANT && column < width) {\n        double* sum", EVERY_SUM,
     ),
     "points_past_the_end": Mutant(
-        "kernel_sums", "tail", "pair_blocks.cuh", "row < count ? *reinterpret_cast<const float4*>(from)",
-        "row < count || MUTANT ? *reinterpret_cast<const float4*>(from)", EVERY_SUM, ("address",),
+        "kernel_sums", "tail", "pair_tiles.cuh", "row < count ? load_pack<V>(from)",
+        "row < count || MUTANT ? load_pack<V>(from)", EVERY_SUM, ("address",),
     ),
     "columns_past_the_end": Mutant(
         "kernel_sums", "mask", "pair_blocks.cuh", "c < columns &&", "c < columns + MUTANT &&", EVERY_SUM,
@@ -142,8 +147,32 @@ KERNEL_SUMS = {
         "(twice && !MUTANT ? 2.0 : 1.0)", EVERY_SUM,
     ),
     "rest_left_out": Mutant(
-        "kernel_sums", "coefficient", "mma.cuh", "mma(part, a.rest, b.leading);",
+        "kernel_sums", "coefficient", "products.cuh", "mma(part, a.rest, b.leading);",
         "if (!MUTANT) mma(part, a.rest, b.leading);", EVERY_SUM,
+    ),
+    "rest_of_the_weights_left_out": Mutant(
+        "kernel_sums", "coefficient", "products.cuh", "mma(part, a.rest, b.v);",
+        "if (!MUTANT) mma(part, a.rest, b.v);", "test_value_is_the_weighted_sum and bfloat16",
+    ),
+    "second_half_of_a_step_from_elsewhere": Mutant(
+        "kernel_sums", "order", "pair_tiles.cuh", "P::right({P::piece(row), P::piece(row + kNext)})",
+        "P::right({P::piece(row), P::piece(row + kNext - 2 * MUTANT)})", EVERY_HALF_SUM,
+    ),
+    "mean_that_leaves_no_exact_points": Mutant(
+        "kernel_sums", "mask", "pair_points_cuda.cu", "is_near || !(", "is_near || MUTANT || !(",
+        EVERY_HALF_SUM,
+    ),
+    "largest_point_beyond_the_range": Mutant(
+        "kernel_sums", "mask", "pair_points_cuda.cu", "range.lowest >= half &&", "(range.lowest >= half || MUTANT) &&",
+        "test_half_width_distances and float16",
+    ),
+    "weights_of_another_chunk": Mutant(
+        "kernel_sums", "coefficient", "kernel_sums_cuda.cu", "a.w_sums_of(chunk, split, b, row)",
+        "a.w_sums_of(MUTANT ? 0 : chunk, split, b, row)", "test_gradients_of_far_clusters and float32",
+    ),
+    "gradient_of_other_points": Mutant(
+        "kernel_sums", "coefficient", "point_features.cuh", "return load_element(p.dtype, p.exact_rows, at);",
+        "return MUTANT ? p.rows[at] : load_element(p.dtype, p.exact_rows, at);", "test_half_width_points and float16",
     ),
 }
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import QUICK, SIMT_DTYPES, STORAGE, WIDE, Output, assert_same_bits, place, to_values
+from core_arrays import HALVES, QUICK, SIMT_DTYPES, STORAGE, WIDE, Output, assert_same_bits, place, to_values
 from test_core_kernel_sums import IMQ, RBF, SUMS_TOLERANCE, TOLERANCE, Oracle, assert_near, call, problem
 
 # Tiles have 128 rows for sums alone, else 64; 32 columns in float, 16 for tangents and in double; features advance by 8
@@ -175,6 +175,43 @@ def test_distances_survive_far_from_the_origin(simt, dtype):
     check_everything(simt, dtype, N, (0, N + M), False, (*inputs, rng.normal(size=(1, 3, 2))), "mean 100")
 
 
+# Of half-width floats, a mean and a standard deviation of a few of their steps there, with all points near the mean.
+STEPS = {"float16": (100, 0.2), "bfloat16": (100, 1.5)}
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_half_width_distances_survive_far_from_the_origin(simt, dtype):
+    """Points less a rounded mean are exact where they all lie near it; features that also come close to 0 stay."""
+    rng = np.random.default_rng(14)
+    N, M, D = (10, 6, 4) if QUICK else (60, 50, 18)
+    mean, step = STEPS[dtype]
+    means = np.where(np.arange(D) % 3, mean, np.where(np.arange(D) % 2, 0, -mean))
+
+    def points(count):
+        near, spread = means + step * rng.normal(size=(1, count, D)), 4 * step * (1 - rng.random((1, count, D)) ** 2)
+        return place(np.where(means == 0, spread, near), dtype)
+
+    x, y, u, v = map(points, (N, M, N, M))
+    thetas = [step * D**0.5, 2 * step**2 * D]
+    inputs = x, y, u, v, [RBF, IMQ], thetas, [0.3 * step, step**2], rng.normal(size=(1, 3, 2))
+    check_everything(simt, dtype, N, (0, N + M), False, inputs, "mean 100")
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("scale", [4.0, 2.5, 0.1])
+def test_half_width_points_in_half_float_and_double(simt, dtype, scale):
+    """Of mean 20, with one point far away: the mean cannot be taken off exactly, and |z|^2 is up to 430 D, or centred
+    in float 270 D; the limit is 128 times the kernel's scale."""
+    rng = np.random.default_rng(15)
+    N, M, D = (10, 6, 4) if QUICK else (40, 30, 6)
+    x, y, u, v = (20 + 0.5 * rng.normal(size=(2, P, D)) for P in (N, M, N, M))
+    x[:, 3] = 4
+    points = [place(p, dtype) for p in (x, y, u, v)]
+    thetas = [(scale * D / 2) ** 0.5, scale * D]
+    inputs = *points, [RBF, IMQ], thetas, [0.1, 0.2], rng.normal(size=(2, 3, 2))
+    check_everything(simt, dtype, N, (0, N + M), False, inputs, f"scale {scale}")
+
+
 @pytest.mark.parametrize("kind, theta, apart", [(RBF, 0.02, 500), (IMQ, 0.001, 500), (IMQ, 1e-31, 1), (RBF, 1e16, 1)])
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 def test_float32_that_float64_has_to_serve(simt, kind, theta, apart, precision):
@@ -202,6 +239,25 @@ def test_float32_that_float64_has_to_serve(simt, kind, theta, apart, precision):
     for results, exact in ((first, oracle.grad), (second, oracle.along_grad)):
         grad = np.concatenate([results[2][0], results[3][0]]).astype(float)
         np.testing.assert_allclose(grad, exact, rtol=0, atol=FAR_APART * abs(exact).max() + 1e-37)
+
+
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
+def test_gradients_of_far_clusters_in_many_features(simt, dtype):
+    """What z_i sum w_ij and sum w_ij z_j have in common cancels in every chunk of the features, to what distances
+    allow: an error of |z|^2 times a few roundings."""
+    rng = np.random.default_rng(16)
+    N, D = (8, 65) if QUICK else (24, 200)
+    centre = rng.normal(size=D)
+    centre *= (60 / (centre**2).sum()) ** 0.5
+    z = centre * np.where(np.arange(2 * N) % 2, 1, -1)[:, None] + rng.normal(size=(2 * N, D)) / (8 * D) ** 0.5
+    x, y = (place(half[None], dtype) for half in (z[:N], z[N:]))
+    mixture = simt.Mixture([RBF], [0.5**0.5], [1.0, 1.0, -2.0])
+    results = call(simt, simt.Run(), dtype, (x, y), (0, 2 * N), False, mixture, 1)
+    weights = np.array([[[1.0], [1.0], [-2.0]]])
+    ((_, oracle),) = oracles((x, y), (x, y), dtype, N, (0, 2 * N), False, [RBF], [0.5**0.5], [0.0], weights)
+    grad = np.concatenate([to_values(g[0], dtype) for g in results[2:]])
+    rounding = {"float64": 2.0**-48, "float32": 2.0**-20}.get(dtype, TOLERANCE[dtype] / 60)
+    assert abs(grad - oracle.grad).max() < 60 * rounding * abs(oracle.grad).max()
 
 
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)

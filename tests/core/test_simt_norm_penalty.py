@@ -26,6 +26,7 @@ from test_core_norm_penalty import (
 )
 
 WARP_ROW, CHUNK = 512, 4096  # elements of a row that a warp, and a block, sums
+SAMPLES = 4096  # whose penalties one block adds up
 SMALL = (0, 1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 65, WARP_ROW - 1, WARP_ROW, WARP_ROW + 1)
 # Rows in chunks: few, which one thread adds up, and more than eight, which a warp does.
 LARGE = (CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK - 3, 2 * CHUNK + 8, 9 * CHUNK + 4)
@@ -88,20 +89,30 @@ def test_arrays_that_do_not_lie_alike(simt, dtype):
 @pytest.mark.skipif(SANITIZER == "thread", reason="more CUDA threads than ThreadSanitizer has room for")
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_large_batches(simt, dtype):
-    """More rows than the second stage has threads, and than a block has factors."""
+    """More rows than a block of the second stage has threads, and takes, and than a block has factors."""
     rng = np.random.default_rng(42)
-    for B, D in ((257, 1), (130, 3)) if QUICK else ((511, 1), (513, 3), (1100, 2), (257, 8), (100, WARP_ROW + 1)):
+    many = SAMPLES + 1
+    for B, D in ((257, 1), (130, 3), (many, 2)) if QUICK else ((511, 1), (513, 3), (many, 1), (257, 8), (100, 513)):
         for setting in SETTINGS[:2]:
             check_all(simt, rng, dtype, samples(rng, B, D, dtype), setting, 0, f"B {B}, D {D}, {setting}")
 
 
 def test_launches(simt):
-    """Two for a sum over the samples; one for a value each where a block sums a row."""
-    for D, reduction, launches in ((CHUNK, "none", 1), (CHUNK, "mean", 2), (CHUNK + 1, "none", 2), (0, "sum", 2)):
-        penalty, grad = simt.NormPenalty(1.0, False, reduction, 10.0), np.ones((3, D))
+    """Two for a sum over the samples, three where many blocks take them; one for a value each where a block sums a
+    row."""
+    for B, D, reduction, launches in (
+        (3, CHUNK, "none", 1),
+        (3, CHUNK, "mean", 2),
+        (3, CHUNK + 1, "none", 2),
+        (3, 0, "sum", 2),
+        (SAMPLES, 1, "sum", 2),
+        (SAMPLES + 1, 1, "sum", 3),
+        (SAMPLES + 1, 1, "none", 1),
+    ):
+        penalty, grad = simt.NormPenalty(1.0, False, reduction, 10.0), np.ones((B, D))
         before = simt.launches()
-        forward(simt, simt.Run(), "float64", penalty, grad, 3 if reduction == "none" else 1)
-        assert simt.launches() - before == launches, (D, reduction)
+        forward(simt, simt.Run(), "float64", penalty, grad, B if reduction == "none" else 1)
+        assert simt.launches() - before == launches, (B, D, reduction)
 
 
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
