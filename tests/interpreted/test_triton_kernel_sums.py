@@ -193,17 +193,17 @@ def test_only_distances_that_need_it_are_taken_in_float64(backend: str, monkeypa
     assert [each.unique().tolist() for each in flags] == [[0], [0], [1], [1]]
 
 
-@pytest.mark.parametrize("share", [0.9, 0.4])
-def test_distances_in_float32_are_as_good_as_torch_up_to_the_limit(backend: str, share: float) -> None:
-    """Two clusters, each as far from the mean as float32 is trusted."""
+@pytest.mark.parametrize(("share", "D"), [(0.9, 3), (0.4, 3), (0.9, 150)])
+def test_distances_in_float32_are_as_good_as_torch_up_to_the_limit(backend: str, share: float, D: int) -> None:
+    """Two clusters, each as far from the mean as float32 is trusted; in one block of features and in several."""
     params, weights = mixture(KINDS, 3)
     scale = min(2 * params[0, 0].item() ** 2, params[1, 0].item())
     assert KINDS == ("rbf", "inverse_multiquadric")
-    points = [0.5 * scale**0.5 * samples((20, 3), torch.float32, seed=seed) for seed in (1, 2)]
+    points = [0.5 * (3 * scale / D) ** 0.5 * samples((20, D), torch.float32, seed=seed) for seed in (1, 2)]
     for each in points:
         each[::2, 0] += (share * 128 * scale) ** 0.5
         each[1::2, 0] -= (share * 128 * scale) ** 0.5
-    along = [samples((20, 3), torch.float32, seed=seed) for seed in (3, 4)]
+    along = [samples((20, D), torch.float32, seed=seed) for seed in (3, 4)]
     wide = [each.double() for each in points]
     ours = derivatives(lambda x, y: kernel_sums(x, y, KINDS, params, weights)[0], points, along)
     rough = derivatives(lambda x, y: plain(x, y, KINDS, params, weights)[0], points, along)

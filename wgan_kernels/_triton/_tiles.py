@@ -36,7 +36,7 @@ def tuned(configs: Sequence[triton.Config]) -> Callable[[Any], Any]:
 # By the precision of products: those whose registers do not spill.
 PRODUCTS = {"tf32x3": ahead(2, 3), "tf32": ahead(2, 1)}
 # |z|^2 over a kernel's scale up to which distances in float32 will do, and the scales that float32 can hold: as
-# float_distances_suffice in csrc/core/kernel_pairs.h, since a distance errs in proportion to |z|^2 here as there.
+# kFloatDistances in csrc/core/mixture.cuh, since a distance errs in proportion to |z|^2 here as there.
 _FLOAT_DISTANCES = tl.constexpr(128.0)
 _SMALLEST_SCALE = tl.constexpr(1e-30)
 _LARGEST_SCALE = tl.constexpr(1e30)
