@@ -117,6 +117,12 @@ IMAGE_LAYERS: dict[str, Callable[[], Sequence[nn.Module]]] = {
     "padding": lambda: [nn.ZeroPad2d(1), nn.ReflectionPad2d(1), nn.ConstantPad2d(1, 3.0)],
     "dropout": lambda: [nn.Dropout(0.3), nn.ReLU(), nn.Dropout2d(0.2)],
     "functional dropout": lambda: [Call(lambda x: functional.dropout(x, 0.4))],
+    "dropout of channels": lambda: [Call(lambda x: functional.dropout1d(x.flatten(2), 0.4).view_as(x)), nn.Tanh()],
+    "dropout in place": lambda: [conv(), nn.Dropout(0.4, inplace=True)],
+    "dropout of everything or nothing": lambda: [
+        Call(lambda x: functional.dropout(x, 1.0) + functional.dropout(x, 0.0))
+    ],
+    "dropout of a transposed layout": lambda: [Call(lambda x: functional.dropout(x.mT, 0.4).mT)],
     "identity": lambda: [nn.Identity()],
     "batch norm, inference": lambda: [evaluated(nn.BatchNorm2d(4)), nn.ReLU(), conv()],
     "LayerNorm": lambda: [nn.LayerNorm([4, 8, 8])],

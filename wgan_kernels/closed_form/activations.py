@@ -1,4 +1,4 @@
-"""Functions of each number by itself: out = phi(h)."""
+"""Functions of each number by itself: out = phi(h), or noise * h."""
 
 from __future__ import annotations
 
@@ -52,6 +52,18 @@ class Rectifier(Elementwise):
                 return aten.threshold_backward.grad_input(t, h, 0, grad_input=t)
             return aten.leaky_relu_backward.grad_input(t, h, self.slope, False, grad_input=t)
         return aten.leaky_relu_backward(t, h, self.slope, False) if self.slope else aten.threshold_backward(t, h, 0)
+
+
+class Dropout(Elementwise):
+    """noise * h; noise: of the shape of h, 0 where numbers are dropped."""
+
+    defines_zero = False
+
+    def __init__(self, source: int, noise: Tensor) -> None:
+        self.sources, self.noise = (source,), noise
+
+    def apply(self, t: Tensor) -> Tensor:
+        return t.mul_(self.noise) if self.owns else t * self.noise
 
 
 class PReLU(Elementwise):

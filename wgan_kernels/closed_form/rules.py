@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import activations
-from .activations import PReLU, Rectifier, Smooth, SmoothActivation
+from .activations import Dropout, PReLU, Rectifier, Smooth, SmoothActivation
 from .normalization import GroupNorm, LayerNorm
 from .steps import Step
 from .weighted import Convolution, Linear
@@ -108,6 +108,17 @@ def prelu(recorder: Recorder, function: Any, input: Any, weight: Any) -> Tensor 
     if out.dtype != input.dtype:
         return None
     return recorder.add(PReLU(source, input.detach(), weight), out)
+
+
+def dropout(
+    recorder: Recorder, function: Any, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> Tensor | None:
+    source = recorder.source(input)
+    if source is None or inplace or not training or not 0 < p < 1:
+        return None
+    # Of ones it draws what it would of anything, and gives what it multiplies by.
+    noise = _outside_graph(function, torch.ones_like(input), p, True)
+    return recorder.add(Dropout(source, noise), input.detach() * noise)
 
 
 def smooth(phi: Smooth, recorder: Recorder, function: Any, input: Any, *settings: Any) -> Tensor | None:
@@ -232,6 +243,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((torch.relu_, Tensor.relu_), partial(relu, inplace=True)),
     functional.leaky_relu: leaky_relu,
     functional.prelu: prelu,
+    **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), dropout),
     **dict.fromkeys((torch.tanh, Tensor.tanh), partial(smooth, activations.TANH)),
     **dict.fromkeys((torch.sigmoid, Tensor.sigmoid), partial(smooth, activations.SIGMOID)),
     functional.softplus: softplus,
