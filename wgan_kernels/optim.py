@@ -49,10 +49,8 @@ class ClippedRMSprop(torch.optim.RMSprop):
     Source: Arjovsky, Chintala, Bottou 2017, "Wasserstein GAN", Algorithm 1 (alpha = 5e-5, c = 0.01).
     """
 
-    # torch.amp.GradScaler sets grad_scale and found_inf for the length of a step, and waits for neither.
+    # torch.amp.GradScaler then sets grad_scale and found_inf for the length of a step, and waits for neither.
     _step_supports_amp_scaling = True
-    grad_scale: Tensor | None = None
-    found_inf: Tensor | None = None
     # Not in what is pickled or copied: of the class, unless set.
     record_stats = False
     _counts: tuple[tuple[Tensor, int], ...] = ()
@@ -92,9 +90,10 @@ class ClippedRMSprop(torch.optim.RMSprop):
         _check_group(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        first = {id(param): at for at, param in reversed(list(enumerate(group["params"])))}
         for key in ("params", "param_names"):
             if key in group:
-                group[key] = list(dict.fromkeys(group[key]))
+                group[key] = [group[key][at] for at in sorted(first.values())]
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter, with its clip; calls the closure first, and returns its loss."""
@@ -148,7 +147,7 @@ class ClippedRMSprop(torch.optim.RMSprop):
         needed = ["step", "square_avg"]
         needed += ["momentum_buffer"] if group["momentum"] > 0 else []
         needed += ["grad_avg"] if group["centered"] else []
-        plain, scaled = True, self.found_inf is not None
+        plain, scaled = True, getattr(self, "found_inf", None) is not None
         for param in group["params"]:
             grad = param.grad
             plain = plain and type(param) in _PLAIN
@@ -189,8 +188,8 @@ class ClippedRMSprop(torch.optim.RMSprop):
                 maximize=group["maximize"],
                 low=-bound,
                 high=bound,
-                grad_scale=_beside(self.grad_scale, device),
-                found_inf=_beside(self.found_inf, device),
+                grad_scale=_beside(getattr(self, "grad_scale", None), device),
+                found_inf=_beside(getattr(self, "found_inf", None), device),
                 stats=self._count(counts, part[0]) if self.record_stats and clip is not None else None,
             )
         if lists[0] and not torch.compiler.is_compiling():

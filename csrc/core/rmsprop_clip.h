@@ -38,4 +38,9 @@ struct RmspropStep {
 void rmsprop_clip(Isa isa, ParallelFor run, const RmspropTensor* tensors, int64_t count, const RmspropStep& step,
                   int64_t* stats);
 
+// The same of device memory, in as few launches as their arguments allow: 60 parameters at most in each. All have the
+// same states, or none of them a gradient.
+CudaStatus rmsprop_clip_cuda(CudaStream stream, const RmspropTensor* tensors, int64_t count, const RmspropStep& step,
+                             int64_t* stats);
+
 }  // namespace wgk
