@@ -1,5 +1,7 @@
 #include "rmsprop_clip.h"
 
+#include <algorithm>
+
 #include "any_element.cuh"
 #include "rmsprop_clip_update.cuh"
 
@@ -56,7 +58,7 @@ struct Chunk {
   void* const (&arrays)[kArrays];
   Clipped<T>& seen;
 
-  static constexpr bool uses(int k) { return (used >> k & 1) != 0; }
+  WGK_HOST_DEVICE static constexpr bool uses(int k) { return (used >> k & 1) != 0; }
   WGK_DEVICE T* at(int k, int64_t i) const { return static_cast<T*>(arrays[k]) + i; }
 
   // What all elements become: but for the gradient, they are written.
@@ -189,9 +191,9 @@ __global__ void __launch_bounds__(kThreads) rmsprop_clip_kernel(const __grid_con
 int64_t blocks_of(const Entry& entry) {
   return with_type(static_cast<DType>(entry.dtype), [&](auto type) {
     using T = decltype(type);
-    const int shift = common_offset<T>(entry.array);
+    const int64_t shift = std::max(common_offset<T>(entry.array), 0), chunk = kChunkBytes / int64_t{sizeof(T)};
     // One for an empty tensor, too: its step is counted.
-    return max(int64_t{1}, ceil_div(entry.elements + max(shift, 0), kChunkBytes / static_cast<int64_t>(sizeof(T))));
+    return std::max(int64_t{1}, ceil_div(entry.elements + shift, chunk));
   });
 }
 

@@ -9,6 +9,8 @@ namespace wgk {
 
 WGK_DEVICE float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 WGK_DEVICE double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+WGK_DEVICE float root(float x) { return __fsqrt_rn(x); }
+WGK_DEVICE double root(double x) { return sqrt(x); }
 
 // The numbers of a step in the type that T is computed in, with those that are on the device.
 template <class T>
@@ -53,7 +55,7 @@ struct RmspropRule {
         spread = fused(-a, a, v);
         spread = spread < 0 ? W{0} : spread;  // below zero by rounding alone
       }
-      const W scale = add(sqrt(spread), eps);
+      const W scale = add(root(spread), eps);
       if constexpr (with_momentum) {
         const W b = add(multiply(widen(momentum_buffer), momentum), g / scale);
         momentum_buffer = narrow<T>(b);
