@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from cases import DTYPES, LARGE, SHAPES, assert_same_bits, each_backend, lay_out, samples
-from test_weight_clip import base_of
 from tolerances import assert_as_good_as_torch, assert_rounded
 from torch import Tensor, nn
 
@@ -30,20 +29,20 @@ LAYOUTS = ("contiguous", "offset", "columns", "rows", "transposed", "permuted")
 STATES = ("square_avg", "momentum_buffer", "grad_avg")
 
 
-def parameters(shapes: Any, dtype: torch.dtype, layout: str = "contiguous") -> list[nn.Parameter]:
-    values = [samples(shape, dtype, seed=k) * 0.3 for k, shape in enumerate(shapes)]
+def parameters(shapes: Any, dtype: torch.dtype, layout: str = "contiguous", device: str = "cpu") -> list[nn.Parameter]:
+    values = [(samples(shape, dtype, seed=k) * 0.3).to(device) for k, shape in enumerate(shapes)]
     return [nn.Parameter(lay_out(x, layout if x.dim() else "contiguous")) for x in values]
 
 
 def widened(params: list[nn.Parameter]) -> list[nn.Parameter]:
-    return [nn.Parameter(param.detach().double()) for param in params]
+    return [nn.Parameter(param.detach().double().cpu()) for param in params]
 
 
 def run(optimiser: Any, params: list[nn.Parameter], steps: int = 3, layout: str = "contiguous") -> list[Tensor]:
     """Weights and states after some steps; torch's optimisers are followed by clamp_."""
     for step in range(steps):
         for k, param in enumerate(params):
-            grad = samples(tuple(param.shape), param.dtype, seed=100 * step + k).to(torch.bfloat16).to(param.dtype)
+            grad = samples(tuple(param.shape), param.dtype, seed=100 * step + k).to(torch.bfloat16).to(param)
             grad = lay_out(grad, layout if param.dim() else "contiguous")
             param.grad = grad if type(optimiser) is ClippedRMSprop else grad.contiguous()
         optimiser.step()
@@ -52,24 +51,31 @@ def run(optimiser: Any, params: list[nn.Parameter], steps: int = 3, layout: str 
                 for param in params:
                     param.clamp_(-CLIP, CLIP)
     states = [optimiser.state[param][name] for param in params for name in STATES if name in optimiser.state[param]]
-    return [*(param.detach() for param in params), *states]
+    return [x.detach().cpu() for x in (*params, *states)]
 
 
 def assert_is_rmsprop(
-    dtype: torch.dtype, settings: dict[str, Any], shapes: Any, layout: str = "contiguous", of_grad: str = "contiguous"
+    dtype: torch.dtype,
+    settings: dict[str, Any],
+    shapes: Any,
+    layout: str = "contiguous",
+    of_grad: str = "contiguous",
+    device: str = "cpu",
 ) -> None:
-    ours = parameters(shapes, dtype, layout)
-    plain = [nn.Parameter(param.detach().clone()) for param in ours]
+    ours = parameters(shapes, dtype, layout, device)
+    plain = [nn.Parameter(param.detach().cpu().clone()) for param in ours]
     exact = widened(ours)
-    around = [base_of(param.detach()).clone() for param in ours]
+    around = [param.untyped_storage().clone().cpu() for param in ours]
     result = run(ClippedRMSprop(ours, lr=0.02, clip=CLIP, **settings), ours, layout=of_grad)
     plainly = run(torch.optim.RMSprop(plain, lr=0.02, **settings), plain, layout=of_grad)
     exactly = run(torch.optim.RMSprop(exact, lr=0.02, **settings), exact, layout=of_grad)
     for k, (a, b, c) in enumerate(zip(result, plainly, exactly, strict=True)):
         assert_as_good_as_torch(a, b, c, f"{k}th of {settings}")
-    for param, memory in zip(ours, around, strict=True):
+    for param, storage in zip(ours, around, strict=True):
+        memory = torch.empty(0, dtype=dtype).set_(storage)
         memory.as_strided(param.shape, param.stride(), param.storage_offset()).copy_(param.detach())
-        assert_same_bits(base_of(param.detach()), memory, "what is around a parameter")
+        now = torch.empty(0, dtype=dtype).set_(param.untyped_storage().cpu())
+        assert_same_bits(now, memory, "what is around a parameter")
 
 
 @pytest.mark.parity

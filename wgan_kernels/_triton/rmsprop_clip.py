@@ -38,7 +38,7 @@ def _root_and_quotient(spread, eps, numerator):
 def _count(stats, w, low, high, inside):
     """The bits of magnitudes, a NaN's too, are ordered as the numbers are; integers may be added in any order."""
     at_bound = tl.sum((inside & ((w <= low) | (w >= high))).to(tl.int64), 0)
-    bits = w.to(tl.float64).to(tl.int64, bitcast=True) & 0x7FFFFFFFFFFFFFFF
+    bits = tl.abs(w).to(tl.float64).to(tl.int64, bitcast=True)
     tl.atomic_add(stats, at_bound)
     tl.atomic_max(stats + 1, tl.max(tl.where(inside, bits, 0), 0))
 
@@ -54,7 +54,7 @@ def _step(
     wide: tl.constexpr = tl.float64 if DTYPE == tl.float64 else tl.float32
     if BESIDE:
         lr = tl.load(beside)
-        inside = inside & (tl.load(beside + 2) == 0)
+        inside = inside & (tl.load(beside + 2) + tl.zeros(inside.shape, tl.float64) == 0)
     w = tl.load(w_at, mask=inside, other=0).to(wide)
     if MOVES:
         g = tl.load(g_at, mask=inside, other=0).to(wide)
