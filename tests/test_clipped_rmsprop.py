@@ -69,6 +69,10 @@ def test_settings_may_change_on_the_way(backend: str) -> None:
     optimiser.step()
     state = next(iter(optimiser.state.values()))
     assert set(state) == {"step", "square_avg", "momentum_buffer", "grad_avg"} and state["step"] == 2
+    del state["grad_avg"]
+    optimiser.param_groups[0]["momentum"] = 0
+    optimiser.step()
+    assert state["grad_avg"].abs().max() > 0 and state["step"] == 3
 
 
 def test_a_group_may_go_without_a_clip(backend: str) -> None:
@@ -157,6 +161,14 @@ def test_grad_scaler(backend: str, unscale: bool) -> None:
     for a, b in zip(optimiser.state.values(), plain.state.values(), strict=True):
         close([a[name] for name in sorted(a)], [b[name] for name in sorted(b)])
     assert not hasattr(optimiser, "grad_scale") and not hasattr(optimiser, "found_inf")
+
+
+def test_a_scaled_step_without_any_gradient_clips(backend: str) -> None:
+    param = nn.Parameter(torch.full((3,), 5.0))
+    optimiser, scaler = ClippedRMSprop([param], clip=0.5), torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones((), requires_grad=True) * 2).backward()
+    scaler.step(optimiser)
+    assert param.tolist() == [0.5] * 3 and not optimiser.state
 
 
 def test_a_shared_parameter_is_stepped_once(backend: str) -> None:

@@ -128,7 +128,7 @@ class ClippedRMSprop(torch.optim.RMSprop):
             RuntimeError: where no step was recorded.
         """
         if not self._counts:
-            raise RuntimeError("no step was recorded: set record_stats=True before the step")
+            raise RuntimeError("no step with a clip was recorded: set record_stats=True before the step")
         return count_clipped(self._counts)
 
     # The name and the empty lists are what torch.compile knows an optimiser by.
@@ -144,10 +144,9 @@ class ClippedRMSprop(torch.optim.RMSprop):
         still: list[Tensor],
     ) -> bool:
         """Fills the lists; `still` are the parameters without a gradient. Whether all are tensors of no other kind."""
-        needed = ["step", "square_avg"]
-        needed += ["momentum_buffer"] if group["momentum"] > 0 else []
-        needed += ["grad_avg"] if group["centered"] else []
-        plain, scaled = True, getattr(self, "found_inf", None) is not None
+        with_momentum, centered = group["momentum"] > 0, group["centered"]
+        needed = ["step", "square_avg", *["momentum_buffer"] * with_momentum, *["grad_avg"] * centered]
+        plain, scaled = True, self._scaling()[1] is not None
         for param in group["params"]:
             grad = param.grad
             plain = plain and type(param) in _PLAIN
@@ -157,14 +156,14 @@ class ClippedRMSprop(torch.optim.RMSprop):
             if grad.layout is not torch.strided or not param.is_floating_point():
                 _refuse(param, grad)
             state = self.state[param]
-            if len(state) < len(needed):
+            if not state or with_momentum and needed[2] not in state or centered and needed[-1] not in state:
                 _init_state(state, needed, param, group["capturable"] or scaled)
             params.append(param)
             grads.append(grad)
             square_avgs.append(state["square_avg"])
-            if group["momentum"] > 0:
+            if with_momentum:
                 momentum_buffers.append(state["momentum_buffer"])
-            if group["centered"]:
+            if centered:
                 grad_avgs.append(state["grad_avg"])
             if scaled and state["step"].device != param.device:
                 state["step"] = state["step"].to(param.device)  # whether it is counted is known only there
@@ -176,6 +175,7 @@ class ClippedRMSprop(torch.optim.RMSprop):
     ) -> None:
         clip = group["clip"]
         bound = math.inf if clip is None else clip
+        grad_scale, found_inf = self._scaling()
         for part in _by_device(lists if plain else _local(lists)):
             device = part[0][0].device
             rmsprop_clip_(
@@ -188,12 +188,17 @@ class ClippedRMSprop(torch.optim.RMSprop):
                 maximize=group["maximize"],
                 low=-bound,
                 high=bound,
-                grad_scale=_beside(getattr(self, "grad_scale", None), device),
-                found_inf=_beside(getattr(self, "found_inf", None), device),
+                grad_scale=_beside(grad_scale, device),
+                found_inf=_beside(found_inf, device),
                 stats=self._count(counts, part[0]) if self.record_stats and clip is not None else None,
             )
         if lists[0] and not torch.compiler.is_compiling():
             torch.autograd.graph.increment_version(lists[0])
+
+    def _scaling(self) -> tuple[Tensor | None, Tensor | None]:
+        """The scale of the gradients, and what is not 0 where an infinity was found in them."""
+        scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        return scale, found_inf if isinstance(found_inf, Tensor) else None  # a sum over no gradients is no tensor
 
     def _count(self, counts: dict[torch.device, list[Any]], params: list[Tensor]) -> Tensor:
         """Where the statistics of the parameters' device are added up."""
@@ -259,4 +264,5 @@ def _beside(number: Any, device: torch.device) -> Any:
     if not isinstance(number, Tensor):
         return number
     dtype = number.dtype if number.dtype in (torch.float32, torch.float64) else torch.float32
-    return number.to(device=device, dtype=dtype, non_blocking=True)
+    # Without waiting, but for a copy to the CPU, which is read at once.
+    return number.to(device=device, dtype=dtype, non_blocking=device.type != "cpu")

@@ -155,8 +155,8 @@ def check_stats(module, run, size=5000):
         assert stats[0] == at_bound > 100 and stats[1:].view(np.float64)[0] == largest
         assert all(count == (3 if clip_alone else 4) for count in counts)
     loose = ((*STEPS["plain"][0][:6], -1, 1), False)
-    for place_of_it in range(0, 37, 5):
-        values = {name: np.full(37, 0.25) for name in NAMES}
+    for place_of_it in range(1, 130, 21):
+        values = {name: np.full(130, 0.25) for name in NAMES}
         values["param"][place_of_it] = -0.5
         counted = np.zeros(2, np.int64)
         stepped(module, run, [("float32", values, 0)], loose, stats=counted, clip_alone=True)

@@ -84,6 +84,11 @@ def test_touches_nothing_else(
     assert len(results) == 2
 
 
+def test_nothing_is_tuned() -> None:
+    """A step that is timed has been made."""
+    assert not hasattr(module.rmsprop_clip_kernel, "configs") and not hasattr(module.rmsprop_clip_one_kernel, "configs")
+
+
 def test_one_launch_for_each_dtype(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     launches = []
     kernel = module.rmsprop_clip_kernel

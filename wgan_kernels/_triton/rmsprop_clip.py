@@ -1,7 +1,8 @@
 """rmsprop_clip_: many parameters in one launch, in place.
 
 As in weight_clip.py a launch reads addresses from a table in device memory, which cannot be made inside a CUDA graph: a
-graph that is captured with addresses not met before gets one launch for each parameter.
+graph that is captured with addresses not met before gets one launch for each parameter. Not tuned: a step that is timed
+has been made.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import autotuned, device_of, float64_of, is_dense, words
+from ._launch import device_of, float64_of, is_dense, words
 from .weight_clip import _DTYPES, _rounded, _table
 
 BLOCK = 1024
-_CONFIGS = [triton.Config({}, num_warps=warps) for warps in (4, 8)]
 _WORDS = [f"{name}_{half}" for name in ("lr", "alpha", "rest", "eps", "decay", "momentum", "low", "high")
           for half in ("high", "low")]  # fmt: skip
 
@@ -94,7 +94,6 @@ def _step(
         _count(stats, w.to(wide), low, high, inside)
 
 
-@autotuned(_CONFIGS)
 @triton.jit(do_not_specialize=["K", *_WORDS])
 def rmsprop_clip_kernel(
     table, K, beside, stats, lr_high, lr_low, alpha_high, alpha_low, rest_high, rest_low, eps_high, eps_low,
@@ -124,7 +123,6 @@ def rmsprop_clip_kernel(
     )  # fmt: skip
 
 
-@autotuned(_CONFIGS)
 @triton.jit(do_not_specialize=["size", *_WORDS])
 def rmsprop_clip_one_kernel(
     w, g, v, b, a, size, beside, stats, lr_high, lr_low, alpha_high, alpha_low, rest_high, rest_low, eps_high, eps_low,
