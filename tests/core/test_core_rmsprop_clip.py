@@ -154,13 +154,15 @@ def check_stats(module, run, size=5000):
                 assert_same_bits(each["param"], to_storage(np.clip(values["param"], low, high), dtype))
         assert stats[0] == at_bound > 100 and stats[1:].view(np.float64)[0] == largest
         assert all(count == (3 if clip_alone else 4) for count in counts)
-    loose = ((*STEPS["plain"][0][:6], -1, 1), False)
+    loose, positive = (((*STEPS["plain"][0][:6], low, 1), False) for low in (-1, 0))
     for place_of_it in range(1, 130, 21):
         values = {name: np.full(130, 0.25) for name in NAMES}
         values["param"][place_of_it] = -0.5
         counted = np.zeros(2, np.int64)
         stepped(module, run, [("float32", values, 0)], loose, stats=counted, clip_alone=True)
         assert counted[0] == 0 and counted[1:].view(np.float64)[0] == 0.5
+        stepped(module, run, [("float32", values, 0)], positive, stats=counted, clip_alone=True)
+        assert counted[0] == 1, "a bound of 0: the zeros past the end are nobody's numbers"
     tensors[3][1]["param"][size // 2] = np.nan
     stepped(module, run, tensors, step, stats=stats, clip_alone=True)
     assert np.isnan(stats[1:].view(np.float64)[0])
