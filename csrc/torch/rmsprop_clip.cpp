@@ -52,7 +52,7 @@ class Workbench {
  public:
   // The memory of `tensor` in the order of `like`, the parameter's own or a copy's.
   void* place(const Tensor& tensor, const Tensor& like, bool written) {
-    if (tensor.get() == like.get() || (tensor.is_contiguous() && like.is_contiguous()) || same_steps(tensor, like)) {
+    if ((tensor.is_contiguous() && like.is_contiguous()) || same_steps(tensor, like)) {
       return tensor.data_ptr();
     }
     Tensor copy = torch::stable::empty_like(like);
@@ -87,46 +87,40 @@ class Workbench {
   std::vector<Copy> copies_;
 };
 
-// Gradients or states, one for each parameter, or none.
-void check_beside(const char* name, const std::vector<Tensor>& params, const std::vector<Tensor>& others, bool all) {
-  STD_TORCH_CHECK(others.size() == params.size() || (!all && others.empty()), "rmsprop_clip_: ", params.size(),
+void check_count(const char* name, const std::vector<Tensor>& params, const std::vector<Tensor>& others, bool needed) {
+  STD_TORCH_CHECK(others.size() == params.size() || (!needed && others.empty()), "rmsprop_clip_: ", params.size(),
                   " parameters, but ", others.size(), " ", name);
-  for (size_t i = 0; i < others.size(); ++i) {
-    DType dtype, of_param;
-    STD_TORCH_CHECK(find_dtype(params[i], of_param) && find_dtype(others[i], dtype) && dtype == of_param, name, "[", i,
-                    "] is not floating, or not of the parameter's dtype");
-    const auto sizes = params[i].sizes(), other_sizes = others[i].sizes();
-    STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), other_sizes.begin(), other_sizes.end()), name, "[", i,
-                    "] has not the parameter's shape");
-    check_one_device("rmsprop_clip_", {&params[0], &params[i], &others[i]});
-  }
+}
+
+// A gradient or a state, and its parameter.
+void check_beside(const char* name, size_t i, const Tensor& param, DType dtype, const Tensor& other) {
+  DType other_dtype;
+  STD_TORCH_CHECK(find_dtype(other, other_dtype) && other_dtype == dtype, name, "[", i,
+                  "] is not of the parameter's dtype");
+  const auto sizes = param.sizes(), other_sizes = other.sizes();
+  STD_TORCH_CHECK(std::equal(sizes.begin(), sizes.end(), other_sizes.begin(), other_sizes.end()), name, "[", i,
+                  "] has not the parameter's shape");
+  check_one_device("rmsprop_clip_", {&param, &other});
 }
 
 // One float32 or float64 number; none for no tensor.
-RmspropNumber number_in(const char* name, const std::optional<Tensor>& tensor, const Tensor& beside) {
+RmspropNumber number_in(const char* name, const Tensor* tensor, const Tensor& beside) {
   RmspropNumber number{};
-  if (tensor) {
+  if (tensor != nullptr) {
     STD_TORCH_CHECK(find_dtype(*tensor, number.dtype) && number.dtype <= DType::float32 && tensor->numel() == 1,
                     "rmsprop_clip_: ", name, " must be one number, in float32 or float64");
-    check_one_device("rmsprop_clip_", {&beside, &*tensor});
+    check_one_device("rmsprop_clip_", {&beside, tensor});
     number.at = tensor->data_ptr();
   }
   return number;
 }
 
-// The counters of a parameter on a GPU may have stayed on the CPU.
-RmspropNumber step_in(const Tensor& step, const Tensor& param) {
-  RmspropNumber number = number_in("a step", step, step);
-  if (step.is_cpu() && !param.is_cpu()) {
-    if (number.dtype == DType::float64) {
-      *static_cast<double*>(number.at) += 1;
-    } else {
-      *static_cast<float*>(number.at) += 1;
-    }
-    return {};
+void count_on_host(const RmspropNumber& number) {
+  if (number.dtype == DType::float64) {
+    *static_cast<double*>(number.at) += 1;
+  } else {
+    *static_cast<float*>(number.at) += 1;
   }
-  check_one_device("rmsprop_clip_", {&param, &step});
-  return number;
 }
 
 }  // namespace
@@ -141,30 +135,48 @@ void rmsprop_clip_(const std::vector<Tensor>& params, const std::vector<Tensor>&
     return;
   }
   const bool moves = !grads.empty();
-  check_beside("grads", params, grads, moves);
-  check_beside("square_avgs", params, square_avgs, moves);
-  check_beside("momentum_buffers", params, momentum_buffers, false);
-  check_beside("grad_avgs", params, grad_avgs, false);
-  for (size_t i = 0; i < params.size(); ++i) {
-    STD_TORCH_CHECK(!is_expanded(params[i]), "params[", i, "] is an expanded tensor");
-  }
-  STD_TORCH_CHECK(steps.empty() || steps.size() == params.size(), "rmsprop_clip_: not as many steps as parameters");
+  check_count("grads", params, grads, moves);
+  check_count("square_avgs", params, square_avgs, moves);
+  check_count("momentum_buffers", params, momentum_buffers, false);
+  check_count("grad_avgs", params, grad_avgs, false);
+  check_count("steps", params, steps, false);
   const RmspropStep step{lr, alpha, eps, weight_decay, momentum, maximize ? -1.0 : 1.0, low, high,
-                         number_in("lr", lr_tensor, params[0]), number_in("grad_scale", grad_scale, params[0]),
-                         number_in("found_inf", found_inf, params[0])};
+                         number_in("lr", lr_tensor ? &*lr_tensor : nullptr, params[0]),
+                         number_in("grad_scale", grad_scale ? &*grad_scale : nullptr, params[0]),
+                         number_in("found_inf", found_inf ? &*found_inf : nullptr, params[0])};
   Workbench bench;
   std::vector<RmspropTensor> tensors(params.size());
+  std::vector<RmspropNumber> steps_on_host;  // those of parameters on a GPU may have stayed on the CPU
+  // One tensor after another with all that belongs to it: of very many, none is in a cache any more the next time.
   for (size_t i = 0; i < params.size(); ++i) {
-    const Tensor home = bench.home(params[i]);
+    const Tensor& param = params[i];
     RmspropTensor& tensor = tensors[i];
-    tensor.dtype = dtype_of(home);
+    STD_TORCH_CHECK(find_dtype(param, tensor.dtype), "params[", i, "] is not a floating tensor");
+    STD_TORCH_CHECK(!is_expanded(param), "params[", i, "] is an expanded tensor");
+    check_one_device("rmsprop_clip_", {&params[0], &param});
+    const Tensor home = bench.home(param);
+    const auto beside = [&](const char* name, const std::vector<Tensor>& others, bool written) -> void* {
+      if (others.empty()) {
+        return nullptr;
+      }
+      check_beside(name, i, param, tensor.dtype, others[i]);
+      return bench.place(others[i], home, written);
+    };
     tensor.count = home.numel();
     tensor.param = home.data_ptr();
-    tensor.grad = moves ? bench.place(grads[i], home, false) : nullptr;
-    tensor.square_avg = moves ? bench.place(square_avgs[i], home, true) : nullptr;
-    tensor.momentum_buffer = momentum_buffers.empty() ? nullptr : bench.place(momentum_buffers[i], home, true);
-    tensor.grad_avg = grad_avgs.empty() ? nullptr : bench.place(grad_avgs[i], home, true);
-    tensor.step = steps.empty() ? RmspropNumber{} : step_in(steps[i], params[i]);
+    tensor.grad = beside("grads", grads, false);
+    tensor.square_avg = beside("square_avgs", square_avgs, true);
+    tensor.momentum_buffer = beside("momentum_buffers", momentum_buffers, true);
+    tensor.grad_avg = beside("grad_avgs", grad_avgs, true);
+    tensor.step = {};
+    if (!steps.empty()) {
+      const bool on_host = steps[i].is_cpu() && !param.is_cpu();
+      const RmspropNumber number = number_in("a step", &steps[i], on_host ? steps[i] : param);
+      on_host ? steps_on_host.push_back(number) : void(tensor.step = number);
+    }
+  }
+  for (const RmspropNumber& number : steps_on_host) {
+    count_on_host(number);
   }
   auto* counts = stats ? static_cast<int64_t*>(stats->data_ptr()) : nullptr;
   const int64_t count = static_cast<int64_t>(tensors.size());
