@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ from benchmarks import gpu_timing as timing
 from benchmarks.bench_kernel_sums import eager as eager_mmd2
 from benchmarks.bench_kernel_sums import rbf
 from benchmarks.bench_norm_penalty import eager as eager_norm_penalty
+from benchmarks.bench_rmsprop_clip import LR, Plain
 from benchmarks.bench_weight_clip import foreach, loop
+from wgan_kernels.optim import ClippedRMSprop
 
 BOUND = 0.01
 
@@ -100,6 +103,51 @@ def clip_many_small() -> Iterator[Case]:
         "_foreach_clamp_min_/max_": lambda: foreach(params),
     }
     case.seconds = timing.in_turns(working(case, contenders, check), rounds=30, times=20)
+    yield case
+
+
+def optimiser_steps(case: Case, sizes: list[int]) -> dict[str, Callable[[], object]]:
+    """The contenders that step as torch's RMSprop and clamp_ do."""
+    values = [torch.randn(size, device="cuda") * BOUND for size in sizes]
+    grads = [torch.randn(size, device="cuda") for size in sizes]
+    contenders, params = {}, {}
+    for name in ("native", "triton", "RMSprop and clamp_", "RMSprop(foreach=True) and clamp_"):
+        params[name] = [torch.nn.Parameter(value.clone()) for value in values]
+        for param, grad in zip(params[name], grads):
+            param.grad = grad
+        if name in timing.BACK_ENDS:
+            contenders[name] = ClippedRMSprop(params[name], lr=LR, clip=BOUND).step
+        else:
+            contenders[name] = Plain(params[name], "foreach" in name).step
+
+    def stepped(name: str) -> list[Tensor]:
+        contenders[name]()
+        return params[name]
+
+    exact = [torch.nn.Parameter(value.double()) for value in values]
+    for param, grad in zip(exact, grads):
+        param.grad = grad.double()
+    Plain(exact, False).step()
+
+    def check(result: list[Tensor]) -> float:
+        return max(relative(param, wide.detach()) for param, wide in zip(result, exact))
+
+    calls = {name: functools.partial(stepped, name) for name in contenders}
+    return {name: contenders[name] for name in working(case, calls, check)}
+
+
+def clipped_step_large() -> Iterator[Case]:
+    count = 1 << 27
+    case = Case("ClippedRMSprop, one tensor of 512 MB", "calls")
+    case.bars = {"RMSprop(foreach=True) and clamp_": 2.5, "copy": 0.8}
+    case.seconds = timing.in_turns(optimiser_steps(case, [count]), rounds=10, times=2)
+    case.ceilings["copy"] = 20 * count / timing.copy_rate()
+    yield case
+
+
+def clipped_step_small() -> Iterator[Case]:
+    case = Case("ClippedRMSprop, 60 small tensors", "calls", bars={"RMSprop(foreach=True) and clamp_": 3.0})
+    case.seconds = timing.in_turns(optimiser_steps(case, [64, 256, 16] * 20), rounds=30, times=20)
     yield case
 
 
@@ -194,4 +242,4 @@ def mmd2_small() -> Iterator[Case]:
         yield case
 
 
-ALL = (clip_many_small, clip_one_large, norm_penalty, mmd2_small, mmd2_large)
+ALL = (clip_many_small, clip_one_large, clipped_step_small, clipped_step_large, norm_penalty, mmd2_small, mmd2_large)

@@ -366,6 +366,7 @@ def test_every_instruction_set_passes_the_parity_tests(native: None, isa: str) -
         return  # this very process runs them
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "parity", "-k", "not reference-"]
     files = ["test_weight_clip.py", "test_interpolate.py", "test_norm_penalty.py", "test_backend.py"]
+    files.append("test_rmsprop_clip.py")
     # One thread: how rows are shared out among threads has tests of its own, and does not depend on the instructions.
     environment = {**os.environ, "WGAN_KERNELS_ISA": isa, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *files], env=environment, cwd=TESTS, capture_output=True, text=True, timeout=500)

@@ -28,7 +28,7 @@ CLASSES = {name: value for name, value in PUBLIC.items() if isinstance(value, ty
 }
 
 SIGNATURES = {
-    "clip_weights_": "(params_or_module, low, high=None, *, exclude=())",
+    "clip_weights_": "(params_or_module, low, high=None, *, exclude=(), return_stats=False)",
     "interpolate": "(real, fake, mix=None, *, generator=None)",
     "norm_penalty": "(grad, *, target=1.0, one_sided=False, reduction='mean')",
     "gradient_penalty": "(critic, real, fake, *, weight=10.0, target=1.0, one_sided=False, points='mixed', mix=None, "

@@ -79,6 +79,9 @@ def test_kernels_use_the_registers_and_memory_of_the_table(build: Build) -> None
 # Instructions that move 16 bytes: a thread has four packs of every array, in every dtype that a kernel serves.
 WHOLE_PACKS = [
     ("weight_clip", "wgk::weight_clip_kernel", {"LDG.128": 16, "STG.128": 16}),
+    # A thread has two packs of weights, averages and gradients, and of other states where there are any.
+    ("rmsprop_clip", "wgk::rmsprop_clip_kernel<19>", {"LDG.128": 24, "STG.128": 16}),
+    ("rmsprop_clip", "wgk::rmsprop_clip_kernel<31>", {"LDG.128": 40, "STG.128": 32}),
     ("interpolate", "wgk::combine_kernel<{dtype}, true, {V},", {"LDG.128": 8, "STG.128": 4}),
     ("norm_penalty", "wgk::combine_kernel<{dtype}, false, {V},", {"LDG.128": 4, "STG.128": 4}),
     ("norm_penalty", "wgk::combine_kernel<{dtype}, true, {V},", {"LDG.128": 8, "STG.128": 4}),

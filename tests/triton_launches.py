@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import triton
 
-from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty, weight_clip
+from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty, rmsprop_clip, weight_clip
 
 DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
           torch.int64: "i64", torch.int32: "i32"}  # fmt: skip
@@ -71,12 +71,21 @@ def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
     weight_clip.clip_weights_kernel = Recorder(clip, case, seen)
+    steps = {name: getattr(rmsprop_clip, name) for name in ("rmsprop_clip_kernel", "rmsprop_clip_one_kernel")}
+    table = rmsprop_clip._table
+    for name, kernel in steps.items():
+        setattr(rmsprop_clip, name, Recorder(kernel, case, seen))
+    if "in a graph" in case:
+        rmsprop_clip._table = lambda *_: None
     try:
         yield
     finally:
         for module in modules:
             module.wrap_triton = wrap
         weight_clip.clip_weights_kernel = clip
+        rmsprop_clip._table = table
+        for name, kernel in steps.items():
+            setattr(rmsprop_clip, name, kernel)
 
 
 def _pair_calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
@@ -94,11 +103,24 @@ def _pair_calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]
         yield "k_tt", "kernel_matvec", (x, y, v, weights[0], *rest[:3], 5, *rest[3:])
 
 
+def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """The step as it is by default, with all there is to it, and the clip alone."""
+    x, number, stats = [torch.zeros(5000, dtype=dtype)], torch.ones(()), torch.zeros(2, dtype=torch.int64)
+    plain = (0.1, 0.9, 1e-8, 0.0, 0.0, False, -1.0, 1.0)
+    everything = (0.1, 0.9, 1e-8, 0.1, 0.9, True, -1.0, 1.0)
+    nothing = (None, None, None, None)
+    yield "plain", "rmsprop_clip_", (x, x, x, [], [], [], *nothing, *plain)
+    yield "plain in a graph", "rmsprop_clip_", (x, x, x, [], [], [], *nothing, *plain)
+    yield "all", "rmsprop_clip_", (x, x, x, x, x, [], stats, number, number, number, *everything)
+    yield "clip alone", "rmsprop_clip_", (x, [], [], [], [], [], stats, None, None, None, *plain)
+
+
 def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """A word on the case, the operator, and its arguments."""
     x, mix = torch.zeros(6, 5000, dtype=dtype), torch.zeros(6, dtype=torch.promote_types(dtype, torch.float32))
     settings, norms = (1.0, True, 1, 10.0), torch.ones(6, dtype=torch.float64)
     yield "", "clip_weights_", ([x], -1.0, 1.0)
+    yield from _steps(dtype)
     yield "", "interpolate", (x, x, mix)
     yield "mean", "norm_penalty", (x, *settings)
     yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)

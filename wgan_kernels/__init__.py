@@ -8,12 +8,13 @@ from .diagnosis import check_critic
 from .mmd import kernel_matvec, mmd2, witness
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import norm_penalty
-from .ops.weight_clip import clip_weights_
+from .ops.weight_clip import ClipStats, clip_weights_
 from .penalty import explain_route, gradient_penalty
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ClipStats",
     "__version__",
     "build_info",
     "check_critic",

@@ -140,3 +140,15 @@ def clippable(params: Sequence[Any]) -> None:
                 f"{name} must not hold one memory location twice, got an expanded tensor of shape "
                 f"{tuple(param.shape)} and strides {param.stride()}: clip the tensor it was expanded from"
             )
+
+
+def steppable(params: Sequence[Tensor], grads: Sequence[Any], *states: Sequence[Any]) -> None:
+    """What an optimiser's step accepts: parameters that can be clipped, and what belongs to each."""
+    clippable(params)
+    for name, others in zip(("grads", "square_avgs", "momentum_buffers", "grad_avgs"), (grads, *states)):
+        for index, (param, other) in enumerate(zip(params, others)):
+            floating(f"{name}[{index}]", other)
+            if other.dtype != param.dtype:
+                raise TypeError(f"{name}[{index}] must have its parameter's dtype, {param.dtype}, got {other.dtype}")
+            same_shape("its parameter", param, f"{name}[{index}]", other)
+            same_device("its parameter", param, f"{name}[{index}]", other)

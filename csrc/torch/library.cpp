@@ -16,6 +16,7 @@ void implement(Library& library) {
   library.impl("norm_penalty", TORCH_BOX(&norm_penalty));
   library.impl("norm_penalty_backward", TORCH_BOX(&norm_penalty_backward));
   library.impl("norm_penalty_double_backward", TORCH_BOX(&norm_penalty_double_backward));
+  library.impl("rmsprop_clip_", TORCH_BOX(&rmsprop_clip_));
 }
 
 }  // namespace

@@ -45,4 +45,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sums_double_backward(
     Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
     int64_t end, bool diagonal, int64_t needs);
 
+void rmsprop_clip_(const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
+                   const std::vector<Tensor>& square_avgs, const std::vector<Tensor>& momentum_buffers,
+                   const std::vector<Tensor>& grad_avgs, const std::vector<Tensor>& steps, std::optional<Tensor> stats,
+                   std::optional<Tensor> lr_tensor, std::optional<Tensor> grad_scale, std::optional<Tensor> found_inf,
+                   double lr, double alpha, double eps, double weight_decay, double momentum, bool maximize,
+                   double low, double high);
+
 }  // namespace wgk::operators

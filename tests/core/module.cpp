@@ -18,6 +18,7 @@
 #include "mlp_critic_loss.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
+#include "rmsprop_arrays.h"
 #include "weight_clip.h"
 
 using namespace wgk;
@@ -237,6 +238,16 @@ void bind_kernel_matvec(py::module_& m) {
   });
 }
 
+void bind_rmsprop_clip(py::module_& m) {
+  m.def("rmsprop_clip", [](const Run& run, RmspropArrays arrays, const std::vector<double>& numbers,
+                           const std::vector<py::object>& beside, py::object stats) {
+    const std::vector<RmspropTensor> tensors = rmsprop_tensors(arrays);
+    const Use use(run);
+    rmsprop_clip(run.isa, run_threads, tensors.data(), static_cast<int64_t>(tensors.size()),
+                 rmsprop_step(numbers, beside), rmsprop_stats(stats));
+  });
+}
+
 }  // namespace
 
 PYBIND11_MODULE(core_module, m) {
@@ -258,4 +269,5 @@ PYBIND11_MODULE(core_module, m) {
   bind_mlp_critic_loss(m);
   bind_kernel_sums(m);
   bind_kernel_matvec(m);
+  bind_rmsprop_clip(m);
 }

@@ -48,6 +48,45 @@ WEIGHT_CLIP = {
     ),
 }
 
+RMSPROP_CLIP = {
+    "step_past_the_end": Mutant(
+        "rmsprop_clip", "tail", "rmsprop_clip_cuda.cu", "j < min(i + V, last)", "j < min(i + V, last + MUTANT)",
+        "test_lengths and float32",
+    ),
+    "step_before_the_begin": Mutant(
+        "rmsprop_clip", "mask", "rmsprop_clip_cuda.cu", "if (i >= first && i + V <= last) {\n        step_pack",
+        "if ((i >= first || MUTANT) && i + V <= last) {\n        step_pack", "test_lengths and float32",
+    ),
+    "step_the_neighbour": Mutant(
+        "rmsprop_clip", "order", "rmsprop_clip_cuda.cu", "entry[middle].first_block <= blockIdx.x",
+        "entry[middle].first_block + MUTANT <= blockIdx.x", "test_a_critic_in_one_launch",
+    ),
+    "step_one_by_one_past_the_end": Mutant(
+        "rmsprop_clip", "tail", "rmsprop_clip_cuda.cu", "min((chunk + 1) * kElements, elements)",
+        "min((chunk + 1) * kElements, elements + MUTANT)", "test_arrays_that_begin and float32",
+    ),
+    "every_block_counts_the_step": Mutant(
+        "rmsprop_clip", "mask", "rmsprop_clip_cuda.cu", "chunk == 0 && threadIdx.x == 0",
+        "(chunk == 0 || MUTANT) && threadIdx.x == 0", "test_lengths and float32",
+    ),
+    "counts_of_one_lane": Mutant(
+        "rmsprop_clip", "shuffle", "rmsprop_clip_update.cuh", "= warp_sum(at_bound)",
+        "= MUTANT ? at_bound : warp_sum(at_bound)", "test_stats",
+    ),
+    "largest_of_half_a_warp": Mutant(
+        "rmsprop_clip", "shuffle", "rmsprop_clip_update.cuh", "for (int step = 16; step > 0; step /= 2) {\n      bits",
+        "for (int step = MUTANT ? 8 : 16; step > 0; step /= 2) {\n      bits", "test_stats",
+    ),
+    "decay_of_the_new_weight": Mutant(
+        "rmsprop_clip", "coefficient", "rmsprop_clip_update.cuh", "fused(w, weight_decay, g)",
+        "fused(w, MUTANT ? weight_decay * 1.001f : weight_decay, g)", "test_lengths and float32",
+    ),
+    "nothing_found": Mutant(
+        "rmsprop_clip", "mask", "rmsprop_clip_cuda.cu", "load_element(found_inf.dtype, found_inf.at, 0) != 0",
+        "load_element(found_inf.dtype, found_inf.at, 0) != MUTANT", "test_numbers_on_device",
+    ),
+}
+
 INTERPOLATE = {
     "factors_without_barrier": Mutant(
         "interpolate", "barrier", "combine.cuh", BARRIER, NO_BARRIER, "test_many_rows and float32",
@@ -213,4 +252,4 @@ KERNEL_MATVEC = {
 }
 # fmt: on
 
-MUTANTS = {**WEIGHT_CLIP, **INTERPOLATE, **NORM_PENALTY, **KERNEL_SUMS, **KERNEL_MATVEC}
+MUTANTS = {**WEIGHT_CLIP, **RMSPROP_CLIP, **INTERPOLATE, **NORM_PENALTY, **KERNEL_SUMS, **KERNEL_MATVEC}

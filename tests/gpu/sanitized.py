@@ -16,11 +16,23 @@ def points(*shape: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(shape, device="cuda").to(dtype).requires_grad_()
 
 
+def stepped(dtype: torch.dtype) -> None:
+    params = [points(size, dtype=dtype) for size in (1, 7, 4099)]
+    for settings in ({}, {"momentum": 0.9, "centered": True, "capturable": True}):
+        optimiser = wk.optim.ClippedRMSprop(params, record_stats=True, **settings)
+        for param in params:
+            param.grad = torch.ones_like(param)
+        params[0].grad = None
+        optimiser.step()
+        optimiser.clip_stats()
+
+
 def main() -> None:
     torch.manual_seed(0)
     wk.use_backend("native")
     for dtype in DTYPES:
         wk.clip_weights_([torch.randn(size, device="cuda").to(dtype) for size in (1, 7, 4099)], 0.1)
+        stepped(dtype)
         wk.interpolate(points(3, 131, dtype=dtype), points(3, 131, dtype=dtype))
         for shape in ((5, 37), (1, 9001), (70, 3)):
             grad = points(*shape, dtype=dtype)

@@ -24,6 +24,7 @@ import test_interpolate as of_interpolate  # noqa: E402
 import test_kernel_matvec as of_kernel_matvec  # noqa: E402
 import test_kernel_sums as of_kernel_sums  # noqa: E402
 import test_norm_penalty as of_norm_penalty  # noqa: E402
+import test_rmsprop_clip as of_rmsprop_clip  # noqa: E402
 import test_weight_clip as of_weight_clip  # noqa: E402
 
 # As the tensors lie on the GPU; those that repeat memory are made contiguous on the way there.
@@ -73,6 +74,33 @@ def test_weight_clip_of_very_many_tensors(back_end: str) -> None:
     wk.clip_weights_(params, -0.2, 0.3)
     for k, (param, value) in enumerate(zip(params, values, strict=True)):
         assert_same_bits(param.cpu(), value.clamp(-0.2, 0.3), f"tensor {k}")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rmsprop_clip(back_end: str, dtype: torch.dtype, layout: str) -> None:
+    for settings in of_rmsprop_clip.SETTINGS:
+        of_rmsprop_clip.assert_is_rmsprop(dtype, settings, [*SHAPES, (), (2, 33_003)], layout, device="cuda")
+
+
+def test_rmsprop_clip_of_very_many_tensors(back_end: str) -> None:
+    shapes = [(1 + 37 * k % 301,) for k in range(500)]
+    of_rmsprop_clip.assert_is_rmsprop(torch.float32, of_rmsprop_clip.SETTINGS[3], shapes, device="cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_stats_and_numbers_on_the_device(back_end: str, dtype: torch.dtype) -> None:
+    """As on the CPU, whose steps stay there or go along."""
+    for move_steps in (True, False):
+        here, there = of_rmsprop_clip.arguments(dtype, [(5000,), (7, 3), ()]), {}
+        here["found_inf"] = None
+        for name, value in here.items():
+            if name == "steps" and not move_steps:
+                there[name] = [step.clone() for step in value]
+            else:
+                there[name] = [x.cuda() for x in value] if isinstance(value, list) else moved(value, "cuda")
+        for a, b in zip(of_rmsprop_clip.call(there), of_rmsprop_clip.call(here), strict=True):
+            assert torch.allclose(a.cpu().double(), b.double(), rtol=2 * torch.finfo(dtype).eps, atol=0), dtype
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -15,6 +15,7 @@ from torch import Tensor
 import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.rmsprop_clip import rmsprop_clip_
 
 KERNEL = wk.kernels.RBF((2.0, 5.0))
 
@@ -23,6 +24,19 @@ def clipped(weights: Tensor) -> list[Tensor]:
     params = [weights.clone(), weights.bfloat16()]
     wk.clip_weights_(params, -0.3, 0.2)
     return params
+
+
+def stepped(weights: Tensor, grads: Tensor) -> list[Tensor]:
+    """All that a step has, with its numbers on the device."""
+    params = [weights.clone(), weights.bfloat16()]
+    lists = [[torch.full_like(param, start) for param in params] for start in (1.0, 0.1, 0.0)]
+    steps = [torch.zeros((), device=weights.device) for _ in params]
+    stats, one = torch.zeros(2, dtype=torch.int64, device=weights.device), torch.ones((), device=weights.device)
+    rmsprop_clip_(
+        params, [grads, grads.bfloat16()], *lists, steps, lr=one * 0.1, alpha=0.9, eps=1e-3, weight_decay=0.1,
+        momentum=0.9, maximize=False, low=-0.3, high=0.2, grad_scale=one * 4, found_inf=one * 0, stats=stats,
+    )  # fmt: skip
+    return [*params, *lists[0], *lists[1], *lists[2], *steps, stats.double()]
 
 
 def interpolated(real: Tensor, fake: Tensor) -> list[Tensor]:
@@ -59,6 +73,7 @@ def product(x: Tensor, y: Tensor) -> list[Tensor]:
 
 CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] = {
     "clip_weights_": (clipped, [(300, 17)]),
+    "rmsprop_clip_": (stepped, [(300, 17), (300, 17)]),
     "interpolate": (interpolated, [(33, 50), (33, 50)]),
     "norm_penalty": (penalised, [(12, 3000)]),
     "mmd2": (discrepancy, [(150, 20), (101, 20)]),

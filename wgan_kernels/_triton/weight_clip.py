@@ -49,13 +49,13 @@ def clip_weights_kernel(
     tl.store(w + at, tl.where(wide > high, high, wide).to(DTYPE), mask=inside)
 
 
-def _make_table(device: torch.device, memory: tuple[tuple[int, int], ...]) -> tuple[Tensor, int]:
-    """The kernel's table of (address, size) pairs, on the device, and the number of blocks in all."""
+def _make_table(device: torch.device, memory: tuple[tuple[int, ...], ...], block: int) -> tuple[Tensor, int]:
+    """A kernel's table, on the device, of each tensor's addresses, size and first block; the number of blocks."""
     firsts, blocks = [], 0
-    for _, size in memory:
+    for *_, size in memory:
         firsts.append(blocks)
-        blocks += triton.cdiv(size, BLOCK)
-    rows = [[address for address, _ in memory], [size for _, size in memory], firsts]
+        blocks += triton.cdiv(size, block)
+    rows = [*zip(*memory), firsts]
     return torch.tensor(rows, dtype=torch.int64, device="cpu").to(device), blocks
 
 
@@ -65,14 +65,16 @@ _captured: dict[Any, tuple[Tensor, int]] = {}
 _MOST_TABLES = 64
 
 
-def _table(device: torch.device, memory: tuple[tuple[int, int], ...], capturing: bool) -> tuple[Tensor, int] | None:
+def _table(
+    device: torch.device, memory: tuple[tuple[int, ...], ...], capturing: bool, block: int = BLOCK
+) -> tuple[Tensor, int] | None:
     """A table, made once; None where one would have to be made inside a graph, to which nothing can be copied."""
     key = device, memory
     found = _tables.get(key) or _captured.get(key)
     if capturing:
         return _captured.setdefault(key, found) if found else None
     if found is None:
-        found = _make_table(device, memory)
+        found = _make_table(device, memory, block)
         if len(_tables) >= _MOST_TABLES:
             del _tables[next(iter(_tables))]
         _tables[key] = found

@@ -53,6 +53,14 @@ _SCHEMAS = [
     # term: k itself, or one of its derivatives; begin, end: rows of x -> [end - begin, P] or [B, end - begin, P]
     "kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, int[] kinds, bool allow_tf32, "
     "int term, int begin, int end, bool diagonal) -> Tensor",
+    # Of each parameter, of any shape and dtype, all on one device: its gradient and states, side by side; no buffers
+    # without momentum, no grad_avgs where not centered; no grads and states at all: clipped alone. steps: [] each.
+    # stats: [2] int64, to which how many weights are at a bound is added, and the bits of the largest |w| in float64.
+    # lr_tensor, in place of lr, grad_scale and found_inf: one number each.
+    "rmsprop_clip_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] square_avgs, Tensor(c!)[] momentum_buffers"
+    ", Tensor(d!)[] grad_avgs, Tensor(e!)[] steps, Tensor(f!)? stats, Tensor? lr_tensor, Tensor? grad_scale"
+    ", Tensor? found_inf, float lr, float alpha, float eps, float weight_decay, float momentum, bool maximize"
+    ", float low, float high) -> ()",
 ]
 
 for _schema in _SCHEMAS:

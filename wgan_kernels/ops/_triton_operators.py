@@ -11,6 +11,7 @@ from .._triton import interpolate as _interpolate  # noqa: F401 - imported for t
 from .._triton import kernel_matvec as _kernel_matvec  # noqa: F401
 from .._triton import kernel_sums as _kernel_sums  # noqa: F401
 from .._triton import norm_penalty as _norm_penalty  # noqa: F401
+from .._triton import rmsprop_clip as _rmsprop_clip  # noqa: F401
 from .._triton import weight_clip as _weight_clip  # noqa: F401
 from . import interpolate as interpolate_formulas
 from . import kernel_matvec as kernel_matvec_formulas
@@ -33,3 +34,13 @@ def clip_weights_(params: Sequence[Tensor], low: float, high: float) -> None:
         return
     below_autograd(operator, params, low, high)
     torch.autograd.graph.increment_version(params)
+
+
+def rmsprop_clip_(*args: object) -> None:
+    """As reference.rmsprop_clip_."""
+    operator = torch.ops.wgan_kernels.rmsprop_clip__triton.default
+    if torch.compiler.is_compiling():
+        with torch.no_grad():
+            operator(*args)
+    else:
+        below_autograd(operator, *args)

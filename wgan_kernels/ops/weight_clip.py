@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from .. import _backend, _checks
 from ..reference import weight_clip as reference
 from . import _schemas
+from .rmsprop_clip import rmsprop_clip_
 
 _grad_fn = attrgetter("grad_fn")
 
@@ -27,13 +29,37 @@ torch.library.register_fake("wgan_kernels::clip_weights_", _fake, lib=_schemas.L
 _schemas.LIBRARY.impl("clip_weights_", torch.library.fallthrough_kernel, "Autograd")
 
 
+class ClipStats(NamedTuple):
+    """How a clip bears on the weights: almost none at the bound and it is too loose, most of them and it is too tight.
+
+    at_bound: [] float64, which part of the weights is at a bound. largest: [] float64, the largest |w|, after clipping.
+    """
+
+    at_bound: Tensor
+    largest: Tensor
+
+
+def new_count(device: torch.device) -> Tensor:
+    """[2] int64, in which the operators count: weights at a bound, and the bits of the largest |w| in float64."""
+    return torch.zeros(2, dtype=torch.int64, device=device)
+
+
+def count_clipped(counts: Sequence[tuple[Tensor, int]]) -> ClipStats:
+    """Of counts, each with the number of weights that were looked at."""
+    home = counts[0][0].device
+    both = torch.stack([count.to(home) for count, _ in counts])
+    weights = max(sum([numel for _, numel in counts]), 1)
+    return ClipStats(both[:, 0].sum().double() / weights, both[:, 1].amax().view(torch.float64))
+
+
 def clip_weights_(
     params_or_module: nn.Module | Tensor | Iterable[Tensor],
     low: float,
     high: float | None = None,
     *,
     exclude: type[nn.Module] | str | Iterable[type[nn.Module] | str] = (),
-) -> None:
+    return_stats: bool = False,
+) -> ClipStats | None:
     """Clips weights in place: w <- min(max(w, low), high).
 
     Like an optimiser's step it acts on the parameters themselves and is not recorded: no `torch.no_grad()` is needed.
@@ -46,6 +72,11 @@ def clip_weights_(
         high: upper bound.
         exclude: module classes (their whole subtree), or names of submodules or parameters, to leave alone, such as
             `(nn.BatchNorm2d, "head.bias")`. Needs a module.
+        return_stats: look, in the same pass, at what became of the weights.
+
+    Returns:
+        None, or, where it is asked for, ClipStats(at_bound, largest): which part of the weights is at a bound and the
+        largest |w|, as tensors [] in float64. A tensor that the list repeats counts once.
 
     Raises:
         TypeError: a tensor that is not dense and floating; exclude given with tensors.
@@ -57,6 +88,8 @@ def clip_weights_(
     """
     low, high = _checks.bounds(low, high)
     params = _collect(params_or_module, exclude)
+    if return_stats:
+        return _clip_and_count(params, low, high)
     if torch.compiler.is_compiling():
         _operator(params[0])(params, low, high)
         return
@@ -73,6 +106,19 @@ def clip_weights_(
         raise
     _checks.clippable(params)
     _operator(params[0])(params, low, high)
+
+
+def _clip_and_count(params: list[Tensor], low: float, high: float) -> ClipStats:
+    _checks.clippable(params)
+    params = list(dict.fromkeys(params))
+    count = new_count(params[0].device)
+    rmsprop_clip_(
+        params, [], [], [], [], [], lr=0.0, alpha=0.0, eps=0.0, weight_decay=0.0, momentum=0.0, maximize=False, low=low,
+        high=high, stats=count,
+    )  # fmt: skip
+    if not torch.compiler.is_compiling():
+        torch.autograd.graph.increment_version(params)
+    return count_clipped([(count, sum([param.numel() for param in params]))])
 
 
 def _operator(param: Tensor) -> Callable[..., None]:
