@@ -36,4 +36,14 @@ struct CriticLoss {
 void mlp_critic_loss(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B,
                      const MlpLayer* layers, int64_t depth, const CriticSamples& samples, const CriticLoss& loss);
 
+// The same of device memory, enqueued on the stream; layers themselves are host memory, and more of them than fit into
+// the arguments of a kernel are refused. workspace: as many bytes, of any content; judged: there are real and fake ones.
+constexpr int64_t kMostMlpLayersOnCuda = 32;
+
+int64_t mlp_critic_loss_cuda_workspace(DType dtype, int64_t B, const MlpLayer* layers, int64_t depth, bool judged);
+
+CudaStatus mlp_critic_loss_cuda(CudaStream stream, DType dtype, const NormPenalty& penalty, int64_t B,
+                                const MlpLayer* layers, int64_t depth, const CriticSamples& samples,
+                                const CriticLoss& loss, void* workspace);
+
 }  // namespace wgk
