@@ -30,7 +30,7 @@ WGK_DEVICE void load_weights(const T* row, int begin, int n, T (&v)[kPackOf<T>])
 }
 
 // The same of a panel's row, whose stride is whole packs.
-template <class T>
+template <bool packed, class T>
 WGK_DEVICE void load_panel(const T* row, int begin, int n, T (&v)[kPackOf<T>]) {
   constexpr int V = kPackOf<T>;
   const int at = begin + static_cast<int>(threadIdx.x) % 32 * V;
@@ -40,7 +40,7 @@ WGK_DEVICE void load_panel(const T* row, int begin, int n, T (&v)[kPackOf<T>]) {
   }
 #pragma unroll
   for (int e = 0; e < V; ++e) {
-    v[e] = at + e < n ? pack.get(e) : T{0};
+    v[e] = packed || at + e < n ? pack.get(e) : T{0};
   }
 }
 
@@ -64,7 +64,7 @@ WGK_DEVICE void sum_over_lanes(T (&v)[size]) {
 // finish(s, o, sum of W[o, k] panel[s, k] over k): lanes share the terms, a warp has some rows of W at a time.
 template <int width, bool packed, class T, class Finish>
 WGK_DEVICE void multiply_rows(const MlpCudaLayer<T>& layer, const T* panel, int64_t stride, const Finish& finish) {
-  constexpr int V = kPackOf<T>, kRows = 8, kSums = kRows * width;
+  constexpr int V = kPackOf<T>, kRows = width * sizeof(T) > 32 ? 4 : 8, kSums = kRows * width;
   const int in = static_cast<int>(layer.in), out = static_cast<int>(layer.out);
   const int warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll 1
@@ -80,7 +80,7 @@ WGK_DEVICE void multiply_rows(const MlpCudaLayer<T>& layer, const T* panel, int6
 #pragma unroll
       for (int s = 0; s < width; ++s) {
         T h[V];
-        load_panel(panel + s * stride, begin, in, h);
+        load_panel<packed>(panel + s * stride, begin, in, h);
 #pragma unroll
         for (int at = 0; at < kRows * V; ++at) {
           sums[at / V * width + s] += w[at / V][at % V] * h[at % V];
