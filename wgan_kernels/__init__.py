@@ -5,7 +5,7 @@ from ._backend import use_backend
 from ._extension import build_info
 from .critic_loss import wasserstein_critic_loss
 from .diagnosis import check_critic
-from .mmd import mmd2
+from .mmd import kernel_matvec, mmd2, witness
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import norm_penalty
 from .ops.weight_clip import clip_weights_
@@ -22,6 +22,7 @@ __all__ = [
     "explain_route",
     "gradient_penalty",
     "interpolate",
+    "kernel_matvec",
     "kernels",
     "mmd2",
     "nn",
@@ -29,4 +30,5 @@ __all__ = [
     "optim",
     "use_backend",
     "wasserstein_critic_loss",
+    "witness",
 ]

@@ -22,9 +22,10 @@ struct MlpLayer {
   void* grad_bias;     // [out], of the wasserstein part; null where it is not wanted
 };
 
-// [B, D] each, with D = layers[0].in. Null for real and fake: the loss is the penalty.
+// [B, D] each, with D = layers[0].in.
 struct CriticSamples {
   const void *mixed, *real, *fake;
+  bool judged;  // whether real and fake are there; without them the loss is the penalty
 };
 
 struct CriticLoss {

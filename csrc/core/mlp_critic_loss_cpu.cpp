@@ -102,7 +102,7 @@ void loss_of(Isa isa, ParallelFor run, const NormPenalty& penalty, int64_t B, co
   plan.penalty = penalty;
   plan.B = B;
   plan.depth = depth;
-  plan.kinds = samples.real == nullptr ? 1 : 3;
+  plan.kinds = samples.judged ? 3 : 1;
   plan.steps = steps.data();
   plan.samples[0] = static_cast<const T*>(samples.mixed);
   plan.samples[1] = static_cast<const T*>(samples.real);

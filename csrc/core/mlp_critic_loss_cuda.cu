@@ -127,7 +127,7 @@ struct MlpLaunch {
 template <class T>
 CudaStatus loss_of(CudaStream stream, const NormPenalty& penalty, int64_t B, const MlpLayer* layers, int64_t depth,
                    const CriticSamples& samples, const CriticLoss& loss, void* workspace) {
-  MlpLaunch<T> launch(B, layers, depth, samples.real != nullptr);
+  MlpLaunch<T> launch(B, layers, depth, samples.judged);
   if (!launch.fits) {
     return kInvalidValue;
   }

@@ -42,8 +42,8 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp
   STD_TORCH_CHECK(real.has_value() == fake.has_value(),
                   "wgan_kernels::mlp_critic_loss: real and fake must come together");
   mixed = dense(mixed);
-  CriticSamples samples{mixed.data_ptr(), nullptr, nullptr};
-  if (real.has_value()) {
+  CriticSamples samples{mixed.data_ptr(), nullptr, nullptr, real.has_value()};
+  if (samples.judged) {
     check_like(mixed, *real, "real");
     check_like(mixed, *fake, "fake");
     real = dense(*real);
@@ -65,7 +65,7 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp
       grad_weights.push_back(new_dense(mixed, {out, in}, wide_type(dtype)));
       layers[l].grad_weight = grad_weights[l].mutable_data_ptr();
     }
-    if (needs_grads && real.has_value()) {
+    if (needs_grads && samples.judged) {
       grad_biases.push_back(new_dense(mixed, {biased ? out : 0}, wide_type(dtype)));
       layers[l].grad_bias = biased ? grad_biases[l].mutable_data_ptr() : nullptr;
     }
@@ -86,7 +86,7 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp
         STD_TORCH_CHECK(count <= kMostMlpLayersOnCuda, "wgan_kernels::mlp_critic_loss: at most ", kMostMlpLayersOnCuda,
                         " layers on a GPU, got ", count);
         const Tensor workspace =
-            new_workspace(mixed, mlp_critic_loss_cuda_workspace(dtype, B, layers.data(), count, real.has_value()));
+            new_workspace(mixed, mlp_critic_loss_cuda_workspace(dtype, B, layers.data(), count, samples.judged));
         return mlp_critic_loss_cuda(stream, dtype, settings, B, layers.data(), count, samples, loss,
                                     workspace.mutable_data_ptr());
       });

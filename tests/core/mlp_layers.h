@@ -40,7 +40,7 @@ inline CriticSamples critic_samples(DType dtype, const NormPenalty& penalty, con
   const auto samples = [&](const py::object& array) {
     return array.is_none() ? nullptr : in(array.cast<py::array>(), dtype, mixed.size());
   };
-  return {in(mixed, dtype, mixed.size()), samples(real), samples(fake)};
+  return {in(mixed, dtype, mixed.size()), samples(real), samples(fake), !real.is_none()};
 }
 
 }  // namespace wgk

@@ -75,7 +75,7 @@ def _scale(grad_values: Sequence[Tensor | None], values: Sequence[Value], *param
 def _product(grad_value: Tensor, value: Value) -> Sequence[Tensor]:
     grads = value.grads() if callable(value.grads) else value.grads
     if value.owned and is_number(grad_value):
-        if grad_value != 1:  # as it is where a loss is the sum of its parts
+        if grad_value.item() != 1:  # as it is where a loss is the sum of its parts
             torch._foreach_mul_(grads, grad_value)
         return grads
     if torch._C._functorch.is_legacy_batchedtensor(grad_value):  # autograd.grad(..., is_grads_batched=True)

@@ -46,9 +46,12 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
             return None
         if kind is nn.Sequential:
             pending.extend(reversed(module._modules.values()))
-        elif kind is nn.Linear and features and _fits(module, x):
-            layers.weights.append(module.weight)
-            layers.biases.append(module.bias)
+        elif kind is nn.Linear and features:
+            weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
+            if not _fit(weight, bias, x):
+                return None
+            layers.weights.append(weight)
+            layers.biases.append(bias)
             layers.slopes.append(1.0)
         elif kind in (nn.ReLU, nn.LeakyReLU) and layers.weights and layers.slopes[-1] == 1:
             slope = 0.0 if kind is nn.ReLU else module.negative_slope
@@ -67,8 +70,7 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     return layers if chained and len({*map(id, params)}) == len(params) else None
 
 
-def _fits(linear: nn.Linear, x: Tensor) -> bool:
-    weight, bias = linear.weight, linear.bias
+def _fit(weight: Tensor | None, bias: Tensor | None, x: Tensor) -> bool:
     return (
         type(weight) in (nn.Parameter, Tensor)
         and weight.dim() == 2

@@ -39,6 +39,28 @@ def penalty_gradient(
     return (factor * scale[:, None] * grad.double()).to(grad.dtype)
 
 
+def sweep_forward(
+    x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], slopes: Sequence[float]
+) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """The inputs of the layers, what their activations are given, and the scores, of samples x (B, D)."""
+    inputs, zs = [x], []
+    for W, b, slope in zip(weights, biases, slopes, strict=True):
+        zs.append(linear(inputs[-1], W, b))
+        inputs.append(bend(zs[-1], slope, zs[-1]))
+    return inputs[:-1], zs, inputs[-1]
+
+
+def sweep_back(
+    zs: Sequence[Tensor], weights: Sequence[Tensor], slopes: Sequence[float], delta: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """The derivatives by each z, and by the samples, from delta, that by the scores (B, K)."""
+    deltas: list[Tensor] = []
+    for W, slope, z in zip(reversed(weights), reversed(slopes), reversed(zs), strict=True):
+        deltas.insert(0, bend(z, slope, delta))
+        delta = deltas[0] @ W
+    return deltas, delta
+
+
 @torch.no_grad()
 def mlp_critic_loss(
     mixed: Tensor,
@@ -53,24 +75,9 @@ def mlp_critic_loss(
     weight: float,
     needs_grads: bool,
 ) -> MLPCriticLoss:
-    def forward(x: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-        """The inputs of the layers, what their activations are given, and the scores."""
-        inputs, zs = [x], []
-        for W, b, slope in zip(weights, biases, slopes, strict=True):
-            zs.append(linear(inputs[-1], W, b))
-            inputs.append(bend(zs[-1], slope, zs[-1]))
-        return inputs[:-1], zs, inputs[-1]
-
-    def adjoint(zs: list[Tensor], delta: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The derivatives by each z, and by the samples, from that by the scores."""
-        deltas: list[Tensor] = []
-        for W, slope, z in zip(reversed(weights), reversed(slopes), reversed(zs), strict=True):
-            deltas.insert(0, bend(z, slope, delta))
-            delta = deltas[0] @ W
-        return deltas, delta
-
-    _, zs, scores = forward(mixed)
-    deltas, grad = adjoint(zs, torch.ones_like(scores))
+    """penalty - wasserstein, wasserstein = mean D(real) - mean D(fake), and the derivatives."""
+    _, zs, scores = sweep_forward(mixed, weights, biases, slopes)
+    deltas, grad = sweep_back(zs, weights, slopes, torch.ones_like(scores))
     penalty, norms = norm_penalty(grad, target, one_sided, reduction, weight)
     grad_weights, grad_biases = [], []
     if needs_grads:
@@ -81,12 +88,12 @@ def mlp_critic_loss(
     if real is None or fake is None:
         return MLPCriticLoss(penalty, torch.zeros_like(penalty), norms, grad_weights, grad_biases)
 
-    inputs, zs, scores = forward(torch.cat([real, fake]))
-    of_real, of_fake = scores.double().split(len(real))
+    inputs, zs, scores = sweep_forward(torch.cat([real, fake]), weights, biases, slopes)
+    of_real, of_fake = scores[: len(real)].double(), scores[len(real) :].double()
     wasserstein = (of_real.mean() - of_fake.mean()).to(penalty.dtype)
     if needs_grads:
         seeds = torch.cat([torch.full_like(of_real, -1), torch.ones_like(of_fake)]).to(scores.dtype)
-        deltas, _ = adjoint(zs, seeds / max(of_real.numel(), 1))
+        deltas, _ = sweep_back(zs, weights, slopes, seeds / max(of_real.numel(), 1))
         grad_weights = [sofar + delta.t() @ h for sofar, delta, h in zip(grad_weights, deltas, inputs, strict=True)]
         grad_biases = [d.new_empty(0) if b is None else d.sum(0) for d, b in zip(deltas, biases, strict=True)]
     return MLPCriticLoss(penalty, wasserstein, norms, grad_weights, grad_biases)

@@ -16,8 +16,7 @@ const Binding binding([](py::module_& m) {
     const std::vector<MlpLayer> layers = mlp_layers(dtype, D, weights, biases, slopes, grad_weights, grad_biases);
     const auto depth = static_cast<int64_t>(layers.size());
     const CriticSamples samples = critic_samples(dtype, penalty, mixed, real, fake);
-    const Workspace workspace(
-        mlp_critic_loss_cuda_workspace(dtype, B, layers.data(), depth, samples.real != nullptr));
+    const Workspace workspace(mlp_critic_loss_cuda_workspace(dtype, B, layers.data(), depth, samples.judged));
     const CriticLoss loss{out(value, dtype, 1), out(wasserstein, dtype, 1),
                           static_cast<double*>(out(norms, DType::float64, B))};
     launch(run, [&, B = B] {
