@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "mlp_critic_loss_sums.cuh"
 #include "mlp_critic_loss_sweeps.cuh"
 

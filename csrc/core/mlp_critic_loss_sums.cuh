@@ -11,7 +11,7 @@ constexpr int kStageSamples = 16;  // in shared memory at a time
 constexpr int kSumStages = 4;      // over which products are added up before they go to the totals: few, for accuracy
 constexpr int kPerSide = 4;        // rows, and columns, of a thread
 
-// The first stage of what is to be stored in shared memory: samples [kStageSamples, kColumns], read ahead.
+// A stage of samples [kStageSamples, kColumns] on its way from what is kept to shared memory, read one stage ahead.
 template <class T, int kColumns>
 struct StageColumns {
   static constexpr int V = kPackOf<T>, kPacks = kStageSamples * kColumns / V / kSumThreads;
