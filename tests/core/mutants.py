@@ -236,7 +236,7 @@ MLP_CRITIC_LOSS = {
     ),
     "columns_past_the_layer": Mutant(
         "mlp_critic_loss", "mask", MLP_PRODUCTS, "if (i < in) {", "if (i < in + MUTANT) {",
-        "test_columns_of_a_block and float32", ("", "address"),
+        "test_columns_of_a_block and float32",
     ),
     "samples_kept_past_the_batch": Mutant(
         "mlp_critic_loss", "tail", MLP_SWEEPS, "at < count * packs;", "at < (count + MUTANT) * packs;",
@@ -244,7 +244,7 @@ MLP_CRITIC_LOSS = {
     ),
     "norms_of_no_sample": Mutant(
         "mlp_critic_loss", "tail", MLP_SWEEPS, "s < count; s += kSweepWarps",
-        "s < count + MUTANT; s += kSweepWarps", EVERY_LOSS, ("", "address"),
+        "s < count + MUTANT; s += kSweepWarps", EVERY_LOSS,
     ),
     "real_and_fake_exchanged": Mutant(
         "mlp_critic_loss", "coefficient", MLP_SWEEPS, "kind == 1 ? -mean", "(kind == 1) != MUTANT ? -mean",
@@ -260,11 +260,11 @@ MLP_CRITIC_LOSS = {
     ),
     "gradients_past_the_end": Mutant(
         "mlp_critic_loss", "tail", MLP_SUMS, "first + e + v < layer.in) {",
-        "first + e + v < layer.in + MUTANT) {", EVERY_LOSS, ("", "address"),
+        "first + e + v < layer.in + MUTANT) {", EVERY_LOSS,
     ),
     "whole_gradients_past_the_end": Mutant(
         "mlp_critic_loss", "tail", MLP_SUMS, "o < layer.out && first + e < layer.in) {",
-        "o < layer.out && first + e < layer.in + MUTANT) {", "test_whole_packs and float32", ("", "address"),
+        "o < layer.out && first + e < layer.in + MUTANT) {", "test_whole_packs and float32",
     ),
     "tile_of_the_layer_before": Mutant(
         "mlp_critic_loss", "order", MLP_SUMS, "a.layers[l + 1].first_tile <= tile",
