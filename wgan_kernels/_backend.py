@@ -16,7 +16,7 @@ _MAY_BE_NATIVE = ("auto", "native")
 # The operators that 'auto' gives to Triton on CUDA devices that both serve. None: not measured on hardware yet.
 TRITON_FIRST: frozenset[str] = frozenset()
 
-# kMaxComponents in csrc/core/kernel_pairs.h.
+# kMaxComponents in csrc/core/kernel_pairs.h, and kMostMlpLayersOnCuda in mlp_critic_loss.h.
 _MOST_COMPONENTS_ON_CUDA = 32
 
 _WHY_NO_TRITON = _toolchain.WHY_NOT
@@ -85,7 +85,8 @@ def _is_reference_only() -> bool:
 def is_native(tensor: Tensor, operator: str = "", components: int = 1) -> bool:
     """Whether the compiled library serves a call of this operator on tensors like this one.
 
-    components: how many kernel functions it is given; where they are too many for CUDA, 'native' raises when called.
+    components: how many kernel functions, or layers, it is given; where they are too many for CUDA, 'native' raises
+    when called.
     """
     if (
         _current not in _MAY_BE_NATIVE

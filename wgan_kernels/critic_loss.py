@@ -54,7 +54,7 @@ def wasserstein_critic_loss(
         TypeError: as gradient_penalty.
         ValueError: likewise; reduction='none', or samples that are no constants.
 
-    A critic that is an nn.Sequential of fully connected layers and (leaky) ReLUs, on the CPU, is one operator, which
+    A critic that is an nn.Sequential of fully connected layers and (leaky) ReLUs is one operator, which
     gives the loss with its derivatives. Else real and generated samples go through the critic in one batch where it is
     an nn.Sequential of torch's own layers that treat samples one by one, or one after the other. Loss and parts are
     differentiable as gradient_penalty is.

@@ -37,4 +37,27 @@ struct CriticLoss {
 void mlp_critic_loss(Isa isa, ParallelFor run, DType dtype, const NormPenalty& penalty, int64_t B,
                      const MlpLayer* layers, int64_t depth, const CriticSamples& samples, const CriticLoss& loss);
 
+// The same of device memory, enqueued on the stream; layers themselves are host memory, and more of them than fit into
+// the arguments of a kernel are refused. workspace: as many bytes, of any content; judged: there are real and fake
+// ones.
+//
+// Two launches, whatever the depth: the sweeps, a block for a group of S samples of one kind (4, or 8 of large
+// batches), and the sums over samples, a block for 64 x 32 derivatives. With W weights in all layers, a group of mixed
+// samples reads them three times (forward, back, tangent), others twice, for S W multiply-adds each time; what is kept
+// of a sample, in + out numbers a layer, is written once and read by a row and a column of tiles, for W multiply-adds.
+// By arithmetic, not run on hardware: for 64-256-256-256-1 and 3 x 64 samples in float32 (W = 147,712: 591 KB) 48
+// groups read 112 x 591 KB = 66 MB in the first launch and make 66 M multiply-adds; 80 tiles read 6 MB and make 28 M
+// in the second. All of it is in the L2 cache. A multiprocessor of an H100 has one group and takes 64 bytes a clock
+// from there and 128 multiply-adds: 9,200 clocks a sweep for the weights, 4,600 for the products, so that its share of
+// the cache's bandwidth is the limit, 28,000 clocks for a mixed group, and groups of less than 4 would gain nothing;
+// of 8, both take as long. With more groups than multiprocessors they share what the cache gives to all, and products
+// of matrices over the whole batch would be better.
+constexpr int64_t kMostMlpLayersOnCuda = 32;
+
+int64_t mlp_critic_loss_cuda_workspace(DType dtype, int64_t B, const MlpLayer* layers, int64_t depth, bool judged);
+
+CudaStatus mlp_critic_loss_cuda(CudaStream stream, DType dtype, const NormPenalty& penalty, int64_t B,
+                                const MlpLayer* layers, int64_t depth, const CriticSamples& samples,
+                                const CriticLoss& loss, void* workspace);
+
 }  // namespace wgk

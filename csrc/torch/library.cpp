@@ -13,6 +13,7 @@ void implement(Library& library) {
   library.impl("kernel_sums", TORCH_BOX(&kernel_sums));
   library.impl("kernel_sums_backward", TORCH_BOX(&kernel_sums_backward));
   library.impl("kernel_sums_double_backward", TORCH_BOX(&kernel_sums_double_backward));
+  library.impl("mlp_critic_loss", TORCH_BOX(&mlp_critic_loss));
   library.impl("norm_penalty", TORCH_BOX(&norm_penalty));
   library.impl("norm_penalty_backward", TORCH_BOX(&norm_penalty_backward));
   library.impl("norm_penalty_double_backward", TORCH_BOX(&norm_penalty_double_backward));
@@ -31,7 +32,6 @@ STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CompositeExplicitAutograd, library) {
 
 STABLE_TORCH_LIBRARY_IMPL(wgan_kernels, CPU, library) {
   wgk::operators::implement(library);
-  library.impl("mlp_critic_loss", TORCH_BOX(&wgk::operators::mlp_critic_loss));
   library.impl("norm_penalty_with_grad", TORCH_BOX(&wgk::operators::norm_penalty_with_grad));
 }
 

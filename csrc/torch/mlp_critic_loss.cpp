@@ -73,10 +73,23 @@ std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp
   }
   Tensor penalty = new_dense(mixed, {}, wide_type(dtype)), wasserstein = new_dense(mixed, {}, wide_type(dtype));
   Tensor norms = new_dense(mixed, {batch(mixed)}, ScalarType::Double);
-  wgk::mlp_critic_loss(
-      cpu_isa(), torch_threads, dtype, {target, one_sided, static_cast<Reduction>(reduction), weight}, batch(mixed),
-      layers.data(), static_cast<int64_t>(depth), samples,
-      {penalty.mutable_data_ptr(), wasserstein.mutable_data_ptr(), static_cast<double*>(norms.mutable_data_ptr())});
+  const NormPenalty settings{target, one_sided, static_cast<Reduction>(reduction), weight};
+  const CriticLoss loss{penalty.mutable_data_ptr(), wasserstein.mutable_data_ptr(),
+                        static_cast<double*>(norms.mutable_data_ptr())};
+  const int64_t B = batch(mixed), count = static_cast<int64_t>(depth);
+  on_device_of(
+      mixed,
+      [&] {
+        wgk::mlp_critic_loss(cpu_isa(), torch_threads, dtype, settings, B, layers.data(), count, samples, loss);
+      },
+      [&](auto stream) {
+        STD_TORCH_CHECK(count <= kMostMlpLayersOnCuda, "wgan_kernels::mlp_critic_loss: at most ", kMostMlpLayersOnCuda,
+                        " layers on a GPU, got ", count);
+        const Tensor workspace =
+            new_workspace(mixed, mlp_critic_loss_cuda_workspace(dtype, B, layers.data(), count, samples.judged));
+        return mlp_critic_loss_cuda(stream, dtype, settings, B, layers.data(), count, samples, loss,
+                                    workspace.mutable_data_ptr());
+      });
   return {penalty, wasserstein, norms, grad_weights, grad_biases};
 }
 

@@ -15,7 +15,7 @@
 #include "interpolate.h"
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
-#include "mlp_critic_loss.h"
+#include "mlp_layers.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
 #include "rmsprop_arrays.h"
@@ -138,9 +138,7 @@ void bind_norm_penalty(py::module_& m) {
   });
 }
 
-// Weights [out, in], biases [out] or None and, unless there are none of them, gradients of the weights; one per layer.
 void bind_mlp_critic_loss(py::module_& m) {
-  // real and fake: both arrays or both None; grad_weights: one a layer or none; grad_biases likewise, None for no bias.
   m.def("mlp_critic_loss", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
                               const py::array& mixed, const py::object& real, const py::object& fake,
                               const std::vector<py::array>& weights, const std::vector<py::object>& biases,
@@ -148,33 +146,11 @@ void bind_mlp_critic_loss(py::module_& m) {
                               py::array norms, std::vector<py::array> grad_weights,
                               std::vector<py::object> grad_biases) {
     const DType dtype = dtype_named(dtype_name);
-    check(dtype == wide(dtype) && penalty.reduction != Reduction::none, "a dtype or reduction that it lacks");
-    check(real.is_none() == fake.is_none(), "real and fake come together");
     const auto [B, D] = rows(mixed);
-    const size_t depth = weights.size();
-    check(depth > 0 && biases.size() == depth && slopes.size() == depth, "not as many biases and slopes as weights");
-    check(grad_weights.empty() || grad_weights.size() == depth, "not as many gradients as weights");
-    check(grad_biases.empty() || grad_biases.size() == depth, "not as many gradients as biases");
-    std::vector<MlpLayer> layers;
-    for (size_t l = 0; l < depth; ++l) {
-      const auto [out_features, in_features] = rows(weights[l]);
-      check(in_features == (l == 0 ? D : layers[l - 1].out), "weights do not follow one another");
-      const int64_t size = out_features * in_features;
-      const auto vector = [&, length = out_features](const py::object& array) {
-        return array.is_none() ? nullptr : in(array.cast<py::array>(), dtype, length);
-      };
-      const bool wants_bias = !grad_biases.empty() && !grad_biases[l].is_none();
-      py::array grad_bias = wants_bias ? grad_biases[l].cast<py::array>() : py::array();
-      layers.push_back({in_features, out_features, in(weights[l], dtype, size), vector(biases[l]), slopes[l],
-                        grad_weights.empty() ? nullptr : out(grad_weights[l], dtype, size),
-                        wants_bias ? out(grad_bias, dtype, out_features) : nullptr});
-    }
-    const auto samples = [&](const py::object& array) {
-      return array.is_none() ? nullptr : in(array.cast<py::array>(), dtype, B * D);
-    };
+    const std::vector<MlpLayer> layers = mlp_layers(dtype, D, weights, biases, slopes, grad_weights, grad_biases);
     const Use use(run);
-    mlp_critic_loss(run.isa, run_threads, dtype, penalty, B, layers.data(), static_cast<int64_t>(depth),
-                    {in(mixed, dtype, B * D), samples(real), samples(fake), !real.is_none()},
+    mlp_critic_loss(run.isa, run_threads, dtype, penalty, B, layers.data(), static_cast<int64_t>(layers.size()),
+                    critic_samples(dtype, penalty, mixed, real, fake),
                     {out(value, dtype, 1), out(wasserstein, dtype, 1),
                      static_cast<double*>(out(norms, DType::float64, B))});
   });

@@ -27,6 +27,8 @@ NUMBERS_AND_RACES = ("", "thread")
 EVERY_SUM = "test_sums_gradients_and_tangents and float32"
 EVERY_HALF_SUM = "test_sums_gradients_and_tangents and bfloat16"
 EVERY_PRODUCT = "test_products and float32"
+MLP_SWEEPS, MLP_PRODUCTS, MLP_SUMS = (f"mlp_critic_loss_{part}.cuh" for part in ("sweeps", "products", "sums"))
+EVERY_LOSS = "test_every_result and float32"
 
 # fmt: off
 WEIGHT_CLIP = {
@@ -250,6 +252,101 @@ KERNEL_MATVEC = {
         "static_cast<T>(a.weights[c])", "static_cast<T>(a.weights[MUTANT ? 0 : c])", EVERY_PRODUCT,
     ),
 }
+
+MLP_CRITIC_LOSS = {
+    "panel_read_too_soon": Mutant(
+        "mlp_critic_loss", "barrier", MLP_SWEEPS, "__syncthreads();\n    T* const done",
+        "if (!MUTANT) __syncthreads();\n    T* const done", EVERY_LOSS, NUMBERS_AND_RACES,
+    ),
+    "tangent_read_too_soon": Mutant(
+        "mlp_critic_loss", "barrier", MLP_SWEEPS, "}\n    }\n    __syncthreads();\n  }\n",
+        "}\n    }\n    if (!MUTANT) __syncthreads();\n  }\n", EVERY_LOSS, NUMBERS_AND_RACES,
+    ),
+    "partials_read_too_soon": Mutant(
+        "mlp_critic_loss", "barrier", MLP_PRODUCTS, "__syncthreads();\n#pragma",
+        "if (!MUTANT) __syncthreads();\n#pragma", EVERY_LOSS, NUMBERS_AND_RACES,
+    ),
+    "partials_written_too_soon": Mutant(
+        "mlp_critic_loss", "barrier", MLP_PRODUCTS, "if (begin > 0) {", "if (begin > 0 && !MUTANT) {",
+        "test_columns_of_a_block and float64", NUMBERS_AND_RACES,
+    ),
+    "stage_read_too_soon": Mutant(
+        "mlp_critic_loss", "barrier", MLP_SUMS, "__syncthreads();\n      }",
+        "if (!MUTANT) __syncthreads();\n      }", EVERY_LOSS, NUMBERS_AND_RACES,
+    ),
+    "sum_of_scores_too_soon": Mutant(
+        "mlp_critic_loss", "barrier", MLP_SUMS, "__syncthreads();  // the sum",
+        "if (!MUTANT) __syncthreads();  // the sum", EVERY_LOSS, ("thread",),
+    ),
+    "lanes_added_twice": Mutant(
+        "mlp_critic_loss", "shuffle", MLP_PRODUCTS, "__shfl_xor_sync(kAllLanes, sent, step)",
+        "__shfl_xor_sync(kAllLanes, sent, MUTANT && step == 16 ? 8 : step)", EVERY_LOSS,
+    ),
+    "weights_past_the_end": Mutant(
+        "mlp_critic_loss", "tail", MLP_PRODUCTS, "at + e < n ? row[at + e]",
+        "at + e < n + MUTANT ? row[at + e]", EVERY_LOSS, ("address",),
+    ),
+    "whole_packs_past_the_end": Mutant(
+        "mlp_critic_loss", "tail", MLP_PRODUCTS, "if (at < n) {\n      pack = load_pack<V>(row + at);",
+        "if (at < n + MUTANT) {\n      pack = load_pack<V>(row + at);", "test_whole_packs and float32", ("address",),
+    ),
+    "features_past_the_panel": Mutant(
+        "mlp_critic_loss", "mask", MLP_PRODUCTS, "packed || at + e < n ?",
+        "packed || at + e < n + MUTANT ?", EVERY_LOSS,
+    ),
+    "rows_past_the_layer": Mutant(
+        "mlp_critic_loss", "tail", MLP_PRODUCTS, "if (o < out) {", "if (o < out + MUTANT) {", EVERY_LOSS,
+        ("", "address"),
+    ),
+    "last_terms_left_out": Mutant(
+        "mlp_critic_loss", "tail", MLP_PRODUCTS, "int o = whole + split; o < out;",
+        "int o = whole + split; o < out - MUTANT;", EVERY_LOSS,
+    ),
+    "columns_past_the_layer": Mutant(
+        "mlp_critic_loss", "mask", MLP_PRODUCTS, "if (i < in) {", "if (i < in + MUTANT) {",
+        "test_columns_of_a_block and float32",
+    ),
+    "samples_kept_past_the_batch": Mutant(
+        "mlp_critic_loss", "tail", MLP_SWEEPS, "at < count * packs;", "at < (count + MUTANT) * packs;",
+        EVERY_LOSS,
+    ),
+    "norms_of_no_sample": Mutant(
+        "mlp_critic_loss", "tail", MLP_SWEEPS, "s < count; s += kSweepWarps",
+        "s < count + MUTANT; s += kSweepWarps", EVERY_LOSS,
+    ),
+    "real_and_fake_exchanged": Mutant(
+        "mlp_critic_loss", "coefficient", MLP_SWEEPS, "kind == 1 ? -mean", "(kind == 1) != MUTANT ? -mean",
+        EVERY_LOSS,
+    ),
+    "biases_of_mixed_samples": Mutant(
+        "mlp_critic_loss", "mask", MLP_SUMS, "first_sample + k < a.B ?",
+        "first_sample + k < a.B && !MUTANT ?", EVERY_LOSS,
+    ),
+    "samples_past_the_end": Mutant(
+        "mlp_critic_loss", "tail", MLP_SUMS, "if (row < samples &&", "if (row < samples + MUTANT &&",
+        EVERY_LOSS,
+    ),
+    "gradients_past_the_end": Mutant(
+        "mlp_critic_loss", "tail", MLP_SUMS, "first + e + v < layer.in) {",
+        "first + e + v < layer.in + MUTANT) {", EVERY_LOSS,
+    ),
+    "whole_gradients_past_the_end": Mutant(
+        "mlp_critic_loss", "tail", MLP_SUMS, "o < layer.out && first + e < layer.in) {",
+        "o < layer.out && first + e < layer.in + MUTANT) {", "test_whole_packs and float32",
+    ),
+    "tile_of_the_layer_before": Mutant(
+        "mlp_critic_loss", "order", MLP_SUMS, "a.layers[l + 1].first_tile <= tile",
+        "a.layers[l + 1].first_tile + MUTANT <= tile", EVERY_LOSS,
+    ),
+}
 # fmt: on
 
-MUTANTS = {**WEIGHT_CLIP, **RMSPROP_CLIP, **INTERPOLATE, **NORM_PENALTY, **KERNEL_SUMS, **KERNEL_MATVEC}
+MUTANTS = {
+    **WEIGHT_CLIP,
+    **RMSPROP_CLIP,
+    **INTERPOLATE,
+    **NORM_PENALTY,
+    **KERNEL_SUMS,
+    **KERNEL_MATVEC,
+    **MLP_CRITIC_LOSS,
+}

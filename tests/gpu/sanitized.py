@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 
 import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 # float16 lies in memory as bfloat16 does.
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
@@ -44,6 +47,12 @@ def main() -> None:
         (first[0].float().square().sum() + first[1].sum()).backward()
         v = points(130, 3, dtype=torch.promote_types(dtype, torch.float32))
         kernel_matvec(x, y, v, ("rbf", "inverse_multiquadric"), (1.0, 2.0)).sum().backward()
+        for B, sizes in ((5, (37, 20, 1)), (180, (4, 8, 1)), (3, (2, 2700, 3))) if dtype != torch.bfloat16 else ():
+            x = [points(B, sizes[0], dtype=dtype).detach() for _ in range(3)]
+            weights = [points(out, n, dtype=dtype).detach() for n, out in itertools.pairwise(sizes)]
+            biases = [weight[:, 0].contiguous() for weight in weights]
+            settings = {"target": 1.0, "one_sided": False, "reduction": "mean", "weight": 10.0}
+            mlp_critic_loss(*x, weights, biases, [0.2, 1.0], **settings)
         torch.cuda.synchronize()
         print(f"{dtype} ran")
     print("every kernel ran")

@@ -16,6 +16,7 @@ from torch import Tensor
 import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, none may be left out quietly
     pytest.importorskip("hypothesis", reason="the tests that are used here need hypothesis")
@@ -23,6 +24,7 @@ if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, 
 import test_interpolate as of_interpolate  # noqa: E402
 import test_kernel_matvec as of_kernel_matvec  # noqa: E402
 import test_kernel_sums as of_kernel_sums  # noqa: E402
+import test_mlp_critic_loss as of_mlp_critic_loss  # noqa: E402
 import test_norm_penalty as of_norm_penalty  # noqa: E402
 import test_rmsprop_clip as of_rmsprop_clip  # noqa: E402
 import test_weight_clip as of_weight_clip  # noqa: E402
@@ -32,8 +34,9 @@ LAYOUTS = ("contiguous", "offset", "columns", "rows", "transposed", "permuted")
 
 
 def moved(value: Any, device: str, layout: str = "contiguous") -> Any:
-    if isinstance(value, tuple):
-        return tuple(moved(each, device, layout) for each in value)
+    if isinstance(value, (tuple, list)):
+        each = [moved(item, device, layout) for item in value]
+        return type(value)(*each) if hasattr(value, "_fields") else type(value)(each)
     if not isinstance(value, Tensor):
         return value
     value = value.to(device)
@@ -242,6 +245,58 @@ def test_kernel_matvec_of_very_many_points(back_end: str, dtype: torch.dtype, mo
 def test_kernel_matvec_at_its_edges(back_end: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_kernel_matvec, "kernel_matvec", on_gpu(kernel_matvec))
     getattr(of_kernel_matvec, name)(back_end)
+
+
+@pytest.mark.parametrize("layout", ("contiguous", "offset", "transposed"))
+@pytest.mark.parametrize("judged", [True, False])
+@pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
+def test_mlp_critic_loss(
+    native_on_gpu: None, dtype: torch.dtype, judged: bool, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss, layout))
+    for biased in (True, False):
+        of_mlp_critic_loss.test_as_good_as_autograd("native", dtype, biased, judged)
+
+
+# A critic in whole packs of 16 bytes; groups of eight samples; panels in global memory.
+@pytest.mark.parametrize("case", [(64, (64, 256, 256, 1)), (190, (9, 20, 6, 1)), (9, (3, 2600, 4, 1))], ids=str)
+@pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
+def test_mlp_critic_loss_of_every_kernel(
+    native_on_gpu: None, dtype: torch.dtype, case: tuple[int, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss))
+    monkeypatch.setattr(of_mlp_critic_loss, "CRITICS", [case])
+    of_mlp_critic_loss.test_as_good_as_autograd("native", dtype, True, True)
+
+
+@pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
+def test_mlp_critic_loss_at_its_edges(native_on_gpu: None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss))
+    of_mlp_critic_loss.test_no_samples("native")
+    of_mlp_critic_loss.test_the_penalty_is_that_of_the_mixed_samples_alone("native", dtype)
+    for target in (0.0, 1.0):
+        of_mlp_critic_loss.test_zero_gradient("native", dtype, target)
+    for bad, slope in itertools.product((torch.nan, torch.inf, -torch.inf), (0.0, 0.2)):
+        of_mlp_critic_loss.test_nan_and_infinity_go_where_torch_has_them("native", dtype, bad, slope)
+
+
+@pytest.mark.parametrize("points", ["real", "mixed"])
+def test_penalty_of_a_fully_connected_critic(native_on_gpu: None, points: str) -> None:
+    """By the operator, which holds no graph, and as on the CPU."""
+    layers = [torch.nn.Linear(7, 40), torch.nn.LeakyReLU(0.2), torch.nn.Linear(40, 1)]
+    critic = torch.nn.Sequential(*layers).double()
+    real, fake = samples((33, 7), torch.float64, seed=1), samples((33, 7), torch.float64, seed=2)
+    mix = samples((33,), torch.float64, seed=3).sigmoid() if points == "mixed" else None
+    results = []
+    for device in ("cpu", "cuda"):
+        critic.to(device)
+        tensors = [None if each is None else each.to(device) for each in (real, fake, mix)]
+        value = wk.gradient_penalty(critic, *tensors[:2], points=points, mix=tensors[2])
+        grads = torch.autograd.grad(value, [layers[0].weight, layers[2].weight])
+        results.append([value.detach().cpu(), *[grad.cpu() for grad in grads]])
+    assert "one operator" in wk.explain_route(critic, real.cuda()).reason
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_gradcheck_and_gradgradcheck(back_end: str, monkeypatch: pytest.MonkeyPatch) -> None:

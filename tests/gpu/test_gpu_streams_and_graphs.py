@@ -15,6 +15,7 @@ from torch import Tensor
 import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 from wgan_kernels.ops.rmsprop_clip import rmsprop_clip_
 
 KERNEL = wk.kernels.RBF((2.0, 5.0))
@@ -71,6 +72,14 @@ def product(x: Tensor, y: Tensor) -> list[Tensor]:
     return [kernel_matvec(x, y, y[:, :3], ("rbf",), (2.0,))]
 
 
+def judged(real: Tensor, fake: Tensor, first: Tensor, last: Tensor) -> list[Tensor]:
+    """The loss of a fully connected critic of two layers, and its derivatives."""
+    settings = {"target": 1.0, "one_sided": False, "reduction": "mean", "weight": 10.0}
+    layers = [first, last], [first[:, 0].contiguous(), None], [0.2, 1.0]
+    penalty, wasserstein, norms, grad_weights, grad_biases = mlp_critic_loss(real, real, fake, *layers, **settings)
+    return [penalty, wasserstein, norms, *grad_weights, grad_biases[0]]
+
+
 CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] = {
     "clip_weights_": (clipped, [(300, 17)]),
     "rmsprop_clip_": (stepped, [(300, 17), (300, 17)]),
@@ -79,6 +88,7 @@ CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] 
     "mmd2": (discrepancy, [(150, 20), (101, 20)]),
     "kernel_sums": (learned, [(90, 9), (131, 9)]),
     "kernel_matvec": (product, [(90, 9), (131, 9)]),
+    "mlp_critic_loss": (judged, [(33, 9), (33, 9), (70, 9), (1, 70)]),
 }
 each_call = pytest.mark.parametrize("name", CALLS)
 
@@ -178,6 +188,8 @@ def test_the_operators_refuse_tensors_of_several_devices(native_on_gpu: None) ->
         (operators.kernel_sums, (x, x, weights, params.cuda(), [0], False, 0, -1, False, 0)),
         (operators.kernel_sums, (x, x, weights.cuda(), params, [0], False, 0, -1, False, 0)),
         (operators.kernel_matvec, (x, x, x, weights[0], params.cuda(), [0], False, 0, 0, -1, True)),
+        (operators.mlp_critic_loss, (x, None, None, [x.cpu()], [mix], [1.0], 1.0, False, 1, 1.0, True)),
+        (operators.mlp_critic_loss, (x, x.cpu(), x, [x], [mix], [1.0], 1.0, False, 1, 1.0, True)),
     ]:
         with pytest.raises(RuntimeError, match="every tensor must be on one device, got c"):
             operator.default(*arguments)
@@ -187,6 +199,16 @@ def test_more_kernel_functions_than_fit_are_refused(native_on_gpu: None) -> None
     x = torch.ones(4, 3, device="cuda")
     with pytest.raises(RuntimeError, match="at most 32 kernel functions on a GPU, got 33"):
         wk.mmd2(x, x, wk.kernels.RBF([1.0 + k for k in range(33)]))
+
+
+def test_more_layers_than_fit_are_refused(native_on_gpu: None) -> None:
+    x = torch.ones(4, 3, device="cuda")
+    settings = {"target": 1.0, "one_sided": False, "reduction": "mean", "weight": 10.0}
+    layers = [x[:3]] * 33, [None] * 33, [1.0] * 33
+    with pytest.raises(RuntimeError, match="at most 32 layers on a GPU, got 33"):
+        mlp_critic_loss(x, None, None, *layers, **settings)
+    with wk.use_backend("auto"):
+        assert mlp_critic_loss(x, None, None, *layers, **settings).norms.shape == (4,)
 
 
 def test_tf32_is_used_where_torch_may_use_it(back_end: str) -> None:

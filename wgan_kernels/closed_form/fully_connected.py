@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as modules
 
+from .. import _backend
 from ..critics import runs_its_forward_alone
 from ..ops.mlp_critic_loss import MLPCriticLoss, mlp_critic_loss
 from .attach import Value, attach_gradients
@@ -31,10 +32,16 @@ class Layers(NamedTuple):
 
 def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     """The layers of an nn.Sequential that is known to do nothing else; looked up anew for every call."""
-    if type(critic) is not nn.Sequential or not runs_its_forward_alone(critic) or type(x) is not Tensor or not x.is_cpu:
+    if type(critic) is not nn.Sequential or not runs_its_forward_alone(critic) or type(x) is not Tensor:
+        return None
+    if not (x.is_cpu or x.is_cuda and _backend.is_native(x, "mlp_critic_loss")):  # on a GPU it is fast in one operator
         return None
     # Whoever watches or changes what the layers call must go on seeing it.
-    if modules._has_any_global_hook() or torch.is_autocast_enabled("cpu") or torch._C._len_torch_function_stack():
+    if (
+        modules._has_any_global_hook()
+        or torch.is_autocast_enabled(x.device.type)
+        or torch._C._len_torch_function_stack()
+    ):
         return None
     layers = Layers([], [], [], 0)
     pending = list(reversed(critic._modules.values()))
@@ -75,13 +82,13 @@ def _fit(weight: Tensor | None, bias: Tensor | None, x: Tensor) -> bool:
         type(weight) in (nn.Parameter, Tensor)
         and weight.dim() == 2
         and weight.dtype is x.dtype
-        and weight.is_cpu
+        and weight.device == x.device
         and x.dtype in (torch.float32, torch.float64)
         and (
             bias is None
             or type(bias) in (nn.Parameter, Tensor)
             and bias.dtype is x.dtype
-            and bias.is_cpu
+            and bias.device == x.device
             and bias.shape == weight.shape[:1]
         )
     )

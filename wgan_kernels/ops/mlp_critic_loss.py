@@ -97,7 +97,7 @@ def mlp_critic_loss(
     tensors = (mixed, real, fake, *weights, *biases)
     if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors]):
         raise ValueError("mlp_critic_loss is not differentiable: samples, weights and biases must be detached")
-    if not (mixed.is_cpu and _backend.is_native(mixed)):  # it has no kernels for GPUs
+    if not _backend.is_native(mixed, "mlp_critic_loss", len(weights)):
         settings = (target, one_sided, reduction, weight, needs_grads)
         return reference.mlp_critic_loss(mixed, real, fake, weights, biases, slopes, *settings)
     settings = (target, one_sided, _REDUCTION_CODES[reduction], weight, needs_grads)
