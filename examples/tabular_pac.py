@@ -87,8 +87,7 @@ def main():
     critic_optimizer = torch.optim.Adam(critic.parameters(), options.lr, betas=(0.5, 0.9))
     generator_optimizer = torch.optim.Adam(generator.parameters(), options.lr, betas=(0.5, 0.9))
     untrained = usefulness(generate(generator, len(train), device), held_out)
-    # One row that is packed already: explain_route takes samples one by one.
-    print("penalty by", *wk.explain_route(critic, table[:pac].view(1, -1)), sep=": ")
+    print("penalty by", *wk.explain_route(critic, table[:pac], pac=pac), sep=": ")
 
     for step in range(1, options.steps + 1):
         real = table[torch.randint(len(table), (size,), device=device)]

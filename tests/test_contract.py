@@ -36,8 +36,8 @@ SIGNATURES = {
     "norm_dims=None, pac=1, interval=1, step=None, scaler=None, route='auto', return_norms=False, detach=True)",
     "wasserstein_critic_loss": "(critic, real, fake, *, args=(), kwargs=None, output=None, pac=1, return_terms=False, "
     "**penalty)",
-    "explain_route": "(critic, sample, *, args=(), kwargs=None, output=None)",
-    "check_critic": "(critic, sample, *, args=(), kwargs=None, output=None)",
+    "explain_route": "(critic, sample, *, args=(), kwargs=None, output=None, pac=1)",
+    "check_critic": "(critic, sample, *, args=(), kwargs=None, output=None, pac=1)",
     "use_backend": "(name)",
     "build_info": "()",
 }

@@ -58,6 +58,15 @@ def test_nothing_is_wrong(critic: nn.Module) -> None:
         assert check_critic(critic, X) == []
 
 
+def test_groups_that_a_critic_judges_together() -> None:
+    first = nn.Linear(2 * X.shape[1], 1)
+    assert check_critic(lambda x: first(x.reshape(-1, 2 * x.shape[1])), X, pac=2) == []
+    (finding,) = check_critic(lambda x: first((x * x.mean(0)).reshape(-1, 2 * x.shape[1])), X, pac=2)
+    assert "other samples" in finding.problem
+    assert_same_error(lambda: check_critic(first, X[:2], pac=2), ValueError, "sample", "two groups of pac=2", "2")
+    assert_same_error(lambda: check_critic(first, X[:3], pac=2), ValueError, "sample", "multiple of pac=2", "3")
+
+
 def test_bad_arguments() -> None:
     assert_same_error(lambda: check_critic(3, X), TypeError, "critic", "int")
     assert_same_error(lambda: check_critic(mlp(), X.long()), TypeError, "sample", "int64")

@@ -10,7 +10,7 @@ import torch
 from cases import assert_same_error, samples
 from torch import Tensor, nn
 
-from wgan_kernels import gradient_penalty
+from wgan_kernels import check_critic, explain_route, gradient_penalty, wasserstein_critic_loss
 
 DOUBLE = torch.float64
 IMAGES, ROWS = samples((6, 3, 8, 8), DOUBLE, seed=1), samples((6, 6), DOUBLE, seed=2)
@@ -150,7 +150,8 @@ BAD_CRITICS: list[tuple[Callable[[Tensor], Any], dict[str, Any], type[Exception]
     (torch.no_grad()(scores), {}, ValueError, ["critic", "depend"]),
     (lambda x: scores(x).mean(), {}, ValueError, ["critic", r"\(4,\)", r"\(\)", "mean"]),
     (lambda x: scores(x).mean().reshape(1), {}, ValueError, ["critic", r"\(4,\)", r"\(1,\)"]),
-    (lambda x: scores(x)[:3], {}, ValueError, ["critic", r"\(4,\)", r"\(3,\)"]),
+    (lambda x: scores(x)[:3], {}, ValueError, ["critic", r"\(4,\)", r"\(3,\)", "every gradient$"]),
+    (lambda x: scores(x)[:2], {}, ValueError, ["critic", r"\(4,\)", r"\(2,\)", "judges 2 samples.* needs pac=2"]),
     (lambda x: (scores(x), x), {}, TypeError, ["critic", "tuple", "output="]),
     (lambda x: {"score": scores(x)}, {}, TypeError, ["critic", "dict", "output="]),
     (lambda x: None, {}, TypeError, ["critic", "NoneType"]),
@@ -170,8 +171,19 @@ def test_bad_critics(critic: Any, arguments: dict[str, Any], error: type[Excepti
     assert_same_error(lambda: gradient_penalty(critic, X, X, **arguments), error, *words)
 
 
-def test_what_is_no_critic_is_refused_by_name() -> None:
-    assert_same_error(lambda: gradient_penalty(5, X, X), TypeError, "critic", "int")
+@pytest.mark.parametrize(
+    ("critic", "arguments", "words"),
+    [
+        (5, {}, ["critic", "int"]),
+        (scores, {"args": X}, ["args must be a tuple or list", r"args=\(labels,\)", "Tensor"]),
+        (scores, {"kwargs": X}, ["kwargs must be a dict", "Tensor"]),
+    ],
+)
+def test_what_is_no_critic_or_not_for_one_is_refused_by_name(critic: Any, arguments: Any, words: list[str]) -> None:
+    assert_same_error(lambda: gradient_penalty(critic, X, X, **arguments), TypeError, *words)
+    assert_same_error(lambda: wasserstein_critic_loss(critic, X, X, **arguments), TypeError, *words)
+    assert_same_error(lambda: explain_route(critic, X, **arguments), TypeError, *words)
+    assert_same_error(lambda: check_critic(critic, X, **arguments), TypeError, *words)
 
 
 def test_an_error_inside_the_critic_comes_out_as_it_is(backend: str) -> None:

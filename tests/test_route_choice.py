@@ -36,6 +36,8 @@ def test_what_each_call_takes() -> None:
     assert route.name == "double_backward" and "register_hook" in route.reason
     with torch.no_grad():
         assert "grad mode is off" in explain_route(critic, x).reason
+    packed = torch.nn.Linear(12, 1).double()
+    assert explain_route(lambda x: packed(x.reshape(-1, 12)), x[:2], pac=2).name == "closed_form"
     names = []
     torch.func.vmap(lambda row: names.append(explain_route(critic, row).name) or row)(x.reshape(2, 3, 6))
     assert names == ["functional"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -83,9 +83,13 @@ def penalty(target: Any, one_sided: Any, reduction: Any, reductions: Sequence[st
     choice("reduction", reduction, reductions)
 
 
-def critic(value: Any) -> None:
+def critic(value: Any, args: Any, kwargs: Any) -> None:
     if not callable(value):
         raise TypeError(f"critic must be a module or a function, got {type(value).__name__}")
+    if not isinstance(args, (tuple, list)):
+        raise TypeError(f"args must be a tuple or list, as in args=(labels,), got {type(args).__name__}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs must be a dict, as in kwargs={{'labels': labels}}, got {type(kwargs).__name__}")
 
 
 def positive_integer(name: str, value: Any) -> int:

@@ -64,6 +64,7 @@ def wasserstein_critic_loss(
         if (name, penalty.get(name, True)) in (("reduction", "none"), ("return_norms", False), ("detach", False)):
             raise ValueError(f"{name} must not be {penalty[name]!r} here: the loss is one number, of constant samples")
     penalty.pop("return_norms", None)
+    _checks.critic(critic, args, kwargs)
     for name, samples in (("real", real), ("fake", fake)):
         _checks.batched(name, samples)
     _checks.same_shape("real", real, "fake", fake)

@@ -35,9 +35,13 @@ def scores_of(result: Any, output: int | str | Callable[[Any], Tensor] | None, r
     if not result.dtype.is_floating_point:
         raise TypeError(f"critic must return real floating scores, got {result.dtype}")
     if result.dim() == 0 or result.shape[0] != rows:
+        groups = result.shape[0] if result.dim() > 0 else 0
+        hint = "a mean over the batch would scale every gradient"
+        if 1 < groups < rows and rows % groups == 0:
+            hint += f"; a critic that judges {rows // groups} samples together needs pac={rows // groups}"
         raise ValueError(
             f"critic must return one row of scores per sample, ({rows},) or ({rows}, ...), got "
-            f"{tuple(result.shape)}: a mean over the batch would scale every gradient"
+            f"{tuple(result.shape)}: {hint}"
         )
     return result
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import _checks
 from .critics import Score, called_eagerly, uses_batch_statistics
+from .points import in_groups
 from .state import State
 
 
@@ -37,28 +38,31 @@ def check_critic(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     output: int | str | Callable[[Any], Tensor] | None = None,
+    pac: int = 1,
 ) -> list[Finding]:
     """What breaks the gradient penalty of a critic: layers that couple samples, end in a sigmoid, lack derivatives.
 
     Args:
-        critic, args, kwargs, output: as gradient_penalty takes them.
-        sample: (B, ...) samples such as the critic will see, two at least.
+        critic, args, kwargs, output, pac: as gradient_penalty takes them.
+        sample: (B, ...) samples such as the critic will see, two at least, or two groups of `pac`.
 
     Returns:
         A list of (layer, problem, instead), empty for a critic with which nothing is wrong.
 
     Raises:
         TypeError: a critic or sample that gradient_penalty would refuse.
-        ValueError: likewise; fewer than two samples.
+        ValueError: likewise; fewer than two samples, or groups.
 
     Runs the critic forward and backward a few times, and puts its buffers and torch's random numbers back afterwards;
     the gradients of its parameters stay as they are.
     """
-    _checks.critic(critic)
+    _checks.critic(critic, args, kwargs)
     _checks.batched("sample", sample)
-    if sample.shape[0] < 2:
-        raise ValueError(f"sample must hold two samples at least, got {sample.shape[0]}")
-    score = Score(critic, args, kwargs, output, sample.shape[0])
+    _checks.positive_integer("pac", pac)
+    groups = in_groups("sample", sample, pac).shape[0]
+    if groups < 2:
+        raise ValueError(f"sample must hold two samples, or two groups of pac={pac}, at least, got {sample.shape[0]}")
+    score = Score(critic, args, kwargs, output, groups)
     state = State(critic, sample)
     try:
         with torch.inference_mode(False), torch.enable_grad(), called_eagerly():
@@ -97,7 +101,7 @@ def _of_calls(score: Score, x: Tensor, known: list[Finding]) -> list[Finding]:
         return [Finding("", "the scores do not depend on the samples", "scores that do")]
     found = []
     (first,) = torch.autograd.grad(scores[:1].sum(), x, retain_graph=True, allow_unused=True)
-    if not known and first is not None and first[1:].any():
+    if not known and first is not None and first[len(x) // score.rows :].any():
         problem = "the score of a sample depends on the other samples"
         found.append(Finding("", problem, "layers that treat samples one by one, or pac= for groups"))
     try:

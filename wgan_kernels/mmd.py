@@ -139,7 +139,8 @@ def _check_points(points: dict[str, Tensor], least: dict[str, int] | None = None
     for name, each in points.items():
         _checks.floating(name, each)
         if each.dim() != 2:
-            raise ValueError(f"{name} must be points of shape (number, features), got {tuple(each.shape)}")
+            hint = f": flatten each sample, {name}.flatten(1)" if each.dim() > 2 else ""
+            raise ValueError(f"{name} must be points of shape (number, features), got {tuple(each.shape)}{hint}")
         wanted = (least or {}).get(name, 0)
         if each.size(0) < wanted:
             raise ValueError(f"{name} must hold at least {wanted} points, got {each.size(0)}")

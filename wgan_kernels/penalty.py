@@ -11,7 +11,7 @@ from torch import Tensor
 from . import _checks
 from .critics import Score, warn_of_batch_norm
 from .gradient_norms import GradientNorms
-from .points import penalised_points
+from .points import in_groups, penalised_points
 from .routes import ROUTES, Route, explained, penalty_by_route
 
 # What gradients start from under a GradScaler: six bits more for small ones, and room for sums over a batch.
@@ -99,7 +99,7 @@ def gradient_penalty(
     al. 2017, "On Convergence and Stability of GANs", section 2.3; pac: Lin et al. 2018, "PacGAN"; interval: Karras et
     al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2 (lazy regularisation).
     """
-    _checks.critic(critic)
+    _checks.critic(critic, args, kwargs)
     due = _checks.due(interval, step)
     norms = GradientNorms.checked(
         weight=_checks.number("weight", weight) * interval,
@@ -158,12 +158,13 @@ def explain_route(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     output: int | str | Callable[[Any], Tensor] | None = None,
+    pac: int = 1,
 ) -> Route:
     """How gradient_penalty(critic, ..., route='auto') is differentiated, and why.
 
     Args:
-        critic, args, kwargs, output: as gradient_penalty takes them.
-        sample: (B, ...) samples such as the critic will see; one is enough.
+        critic, args, kwargs, output, pac: as gradient_penalty takes them.
+        sample: (B, ...) samples such as the critic will see; one is enough, or one group of `pac`.
 
     Returns:
         (name, reason): 'closed_form', 'functional' or 'double_backward', and what decided.
@@ -174,9 +175,10 @@ def explain_route(
 
     Runs the critic once and puts its buffers and torch's random numbers back afterwards.
     """
-    _checks.critic(critic)
+    _checks.critic(critic, args, kwargs)
     _checks.batched("sample", sample)
     norms = GradientNorms.checked(
-        weight=1.0, target=1.0, one_sided=False, reduction="mean", norm_dims=None, pac=1, sample_weight=None
+        weight=1.0, target=1.0, one_sided=False, reduction="mean", norm_dims=None, pac=pac, sample_weight=None
     )
-    return explained(Score(critic, args, kwargs, output, sample.shape[0]), sample.detach(), norms)
+    groups = in_groups("sample", sample, pac).shape[0]
+    return explained(Score(critic, args, kwargs, output, groups), sample.detach(), norms)

@@ -34,14 +34,14 @@ def penalised_points(
         if points == "dragan":
             # Checked and drawn before the noise is: a call that is refused draws nothing.
             _check_noise(real, noise)
-            mix = mixing_numbers(_in_groups("real", real, pac), mix, generator if mix is None else None)
+            mix = mixing_numbers(in_groups("real", real, pac), mix, generator if mix is None else None)
             fake, generator = _noisy(real, noise, generator), None
         elif pac > 1:
             _checks.batched("real", real)
             _checks.batched("fake", fake)
             _checks.same_shape("real", real, "fake", fake)
         if pac > 1:
-            real, fake = _in_groups("real", real, pac), _in_groups("fake", fake, pac)
+            real, fake = in_groups("real", real, pac), in_groups("fake", fake, pac)
         x = interpolate(real, fake, mix, generator=generator)
         x = x.flatten(0, 1) if pac > 1 else x
     return x if x.requires_grad or _backend.is_transformed() else x.requires_grad_()
@@ -53,12 +53,12 @@ def _unmixed(
     if mix is not None or generator is not None:
         raise ValueError(f"mix and generator must be None with points={points!r}, where nothing is mixed")
     _checks.batched(points, x)
-    _in_groups(points, x, pac)
+    in_groups(points, x, pac)
     # Of its own: a critic may write into its input. And not made under inference mode, which autograd takes no part in.
     return x.detach().clone() if detach or not x.requires_grad else x
 
 
-def _in_groups(name: str, x: Tensor | None, pac: int) -> Tensor:
+def in_groups(name: str, x: Tensor | None, pac: int) -> Tensor:
     """(B / pac, pac, ...), or x itself for pac 1."""
     _checks.batched(name, x)
     if x.shape[0] % pac:
