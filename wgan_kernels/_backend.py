@@ -31,14 +31,14 @@ class use_backend:  # noqa: N801 - used like a function, as torch.set_grad_enabl
 
     Args:
         name: 'auto' takes the compiled library where it serves the tensors' device, Triton on other CUDA devices where
-            it is installed and finds the C compiler that it needs, and the reference elsewhere; 'native' takes the
+            it is installed and finds what it needs to compile, and the reference elsewhere; 'native' takes the
             compiled library or raises; 'triton' takes the Triton kernels or raises; 'reference' takes the plain-PyTorch
             specification.
 
     Raises:
         ValueError: for another name.
         RuntimeError: for 'native' when the compiled library is not there, and for 'triton' when triton is not
-            installed or finds no C compiler; says why.
+            installed or finds no C compiler or Python.h; says why.
 
     The environment variable WGAN_KERNELS_BACKEND sets the name a process starts with; what is wrong with it is said by
     the first call. Triton serves CUDA tensors, and CPU tensors where its interpreter is on (TRITON_INTERPRET=1).
