@@ -179,7 +179,7 @@ __global__ void __launch_bounds__(kThreads) rmsprop_clip_kernel(const __grid_con
     const DType dtype = static_cast<DType>(entry.step_dtype);
     store_element(dtype, entry.step, 0, load_element(dtype, entry.step, 0) + 1);
   }
-  with_device_type(static_cast<DType>(entry.dtype), [&](auto type) {
+  with_type(static_cast<DType>(entry.dtype), [&](auto type) {
     using T = decltype(type);
     const RmspropRule<T> rule(batch.step);
     Clipped<T> seen(batch.stats != nullptr);
