@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
@@ -124,6 +125,9 @@ def test_the_generator_gets_nothing(backend: str) -> None:
         ({"fake": FAKE[:3], "points": "real"}, ValueError, ["fake", r"\(6, 5\)", r"\(3, 5\)"]),
         ({"fake": None, "points": "real"}, TypeError, ["fake", "NoneType"]),
         ({"weight": "10"}, TypeError, ["weight", "str"]),
+        ({"weight": torch.tensor(10.0)}, TypeError, ["weight", "Tensor"]),
+        ({"weight": float("nan")}, ValueError, ["weight", "nan"]),
+        ({"interval": True}, TypeError, ["interval", "bool"]),
         ({"lambda_": 10}, TypeError, ["lambda_"]),
     ],
 )
@@ -131,5 +135,6 @@ def test_bad_arguments(arguments: dict[str, Any], error: type[Exception], words:
     def never(x: Tensor) -> Tensor:
         raise AssertionError("the critic was called")
 
-    call = {"critic": never, "real": REAL, "fake": FAKE, **arguments}
-    assert_same_error(lambda: wasserstein_critic_loss(**call), error, *words)
+    for critic in (never, dense().double()):  # which one operator would serve
+        call = functools.partial(wasserstein_critic_loss, **{"critic": critic, "real": REAL, "fake": FAKE, **arguments})
+        assert_same_error(call, error, *words)

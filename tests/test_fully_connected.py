@@ -39,6 +39,7 @@ def gradients(value: Tensor, module: nn.Module, **settings: Any) -> list[Tensor]
 
 def assert_same(ours: list[Tensor], theirs: list[Tensor]) -> None:
     for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
         assert largest(a - b) <= EAGER_FLOAT64 * max(1, largest(b))
 
 
@@ -104,19 +105,23 @@ class TestBackward:
         ours, theirs = (gradients(0.125 * LOSSES[name](module, route), module) for route in ("auto", "double_backward"))
         assert_same(ours, theirs)
 
-    def test_twice_through_one_graph(self, backend: str, name: str) -> None:
-        """What the first pass hands out may be written to."""
+    @pytest.mark.parametrize("kept", ["retain_graph", "create_graph"])
+    def test_twice_through_one_graph(self, backend: str, name: str, kept: str) -> None:
+        """What a pass hands out may be written to, and is not written to by the next one."""
         module = critic()
         value = LOSSES[name](module, "auto")
-        first = gradients(3 * value, module, retain_graph=True)
-        expected = [grad.clone() / 3 for grad in first]
-        for grad in first:
-            grad.zero_()
-        again = gradients(value, module, retain_graph=True)
-        assert_same(again, expected)
-        for grad in again:
-            grad.zero_()
-        assert_same(gradients(value, module), expected)
+        expected = [grad.clone() for grad in gradients(LOSSES[name](module, "double_backward"), module)]
+        for factor in (3, 1, 0.5):
+            found = [grad.detach() for grad in gradients(factor * value, module, **{kept: True})]
+            assert_same(found, [factor * grad for grad in expected])
+            held = [grad.clone() for grad in found]
+            gradients(7 * value, module, **{kept: True})
+            assert_same(found, held)
+            for grad in found:
+                grad.zero_()
+        last = gradients(value, module)
+        assert_same(last, expected)
+        assert not any([grad.requires_grad for grad in last])
         with pytest.raises(RuntimeError, match="second time"):
             gradients(value, module)
 
@@ -125,7 +130,8 @@ class TestBackward:
         for _ in range(2):
             LOSSES[name](module, "auto").backward()
         once = gradients(LOSSES[name](module, "double_backward"), module)
-        assert_same([param.grad for param in module.parameters()][:5], [2 * grad for grad in once][:5])
+        grads = [torch.zeros_like(param) if param.grad is None else param.grad for param in module.parameters()]
+        assert_same(grads, [2 * grad for grad in once])
 
     def test_many_at_once(self, backend: str, name: str) -> None:
         module = critic()
@@ -149,6 +155,52 @@ class TestBackward:
             module[1].weight.mul_(2)
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             value.backward()
+
+    def test_written_into(self, backend: str, name: str) -> None:
+        module, results = critic(), []
+        for route in ("auto", "double_backward"):
+            value = LOSSES[name](module, route)
+            value += 3 * module[1].weight.square().sum()
+            results.append([value, *gradients(value, module)])
+        assert_same(*results)
+
+
+@pytest.mark.parametrize("part", ["wasserstein", "penalty"])
+@pytest.mark.parametrize("written", ["real", "frozen"])
+def test_parts_after_what_they_are_made_of_was_written_to(backend: str, part: str, written: str) -> None:
+    module, real, fake = frozen("3.weight"), REAL.clone(), FAKE.clone()
+    terms = wasserstein_critic_loss(module, real, fake, points="real", return_terms=True)
+    with torch.no_grad():
+        (real if written == "real" else module[3].weight).mul_(2)
+    if part == "penalty" and written == "real":  # it has a copy of its own
+        return
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        getattr(terms, part).backward()
+
+
+def test_parts_are_graphs_of_their_own(backend: str) -> None:
+    module, results = critic(), []
+    for route in ("auto", "double_backward"):
+        module.zero_grad()
+        terms = wasserstein_critic_loss(module, REAL, FAKE, mix=MIX, route=route, return_terms=True)
+        terms.penalty.backward()
+        assert module[5].bias.grad is None
+        terms.wasserstein.backward()
+        results.append([param.grad for param in module.parameters()])
+    assert_same(*results)
+
+
+def test_a_penalty_that_overflows_is_not_in_the_gradients_of_wasserstein(backend: str) -> None:
+    module = critic().float()
+    with torch.no_grad():
+        for param in module.parameters():
+            param.mul_(1e20 if param.dim() > 1 else 0)
+    real, fake = (1e-30 * x.float() for x in (REAL, FAKE))
+    terms = wasserstein_critic_loss(module, real, fake, return_terms=True, weight=1e10)
+    assert not terms.penalty.isfinite() and terms.wasserstein.isfinite()
+    ours = gradients(terms.wasserstein, module)
+    theirs = gradients(module(real).mean() - module(fake).mean(), module)
+    assert all(torch.equal(a.isfinite(), b.isfinite()) for a, b in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize(

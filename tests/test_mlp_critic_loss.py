@@ -157,6 +157,17 @@ def test_nan_and_infinity_go_where_torch_has_them(backend: str, dtype: torch.dty
             assert_as_good_as_torch(grad[fine], their_grad[fine], best[fine], f"{bad} in {place}", terms)
 
 
+def test_a_layer_of_no_units(backend: str) -> None:
+    """Its gradients have no elements, and no address; those above it have."""
+    critic = draw(6, (3, 4, 1), torch.float32, [0.2, 1.0])
+    critic.weights = [critic.weights[0][:0], torch.empty(5, 0), torch.ones(1, 5)]
+    critic.biases, critic.slopes = [torch.empty(0), torch.ones(5), torch.ones(1)], [0.2, 0.2, 1.0]
+    terms = mlp_critic_loss(*critic.arguments(), **SETTINGS[0])
+    assert [grad.shape for grad in terms.grad_weights] == [(0, 3), (5, 0), (1, 5)]
+    assert terms.penalty == 10 and terms.wasserstein == 0 and terms.norms.eq(0).all()
+    assert largest(terms.grad_weights[2]) < 1e-6 and all(largest(grad) < 1e-6 for grad in terms.grad_biases)
+
+
 def test_no_samples(backend: str) -> None:
     critic = draw(1, (3, 4, 1), torch.float32, [0.2, 1.0])
     for reduction in ("mean", "sum"):

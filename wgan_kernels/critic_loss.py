@@ -70,7 +70,7 @@ def wasserstein_critic_loss(
     _checks.same_shape("real", real, "fake", fake)
     _checks.same_device("real", real, "fake", fake)
     settings = {"args": args, "kwargs": kwargs, "output": output, "pac": pac, **penalty}
-    terms = _fully_connected(critic, real, fake, settings)
+    terms = _by_one_operator(critic, real, fake, settings, return_terms)
     if terms is None:
         value, norms = gradient_penalty(critic, real, fake, **settings, return_norms=True)
         score = Score(critic, args, kwargs, output, real.shape[0] // pac)
@@ -79,27 +79,31 @@ def wasserstein_critic_loss(
     return terms if return_terms else terms.loss
 
 
-# What leaves the penalty one of norms of fully connected layers.
+# The operator knows no other: a call with anything else goes the general way.
 _USUAL = {"args": (), "kwargs": None, "output": None, "pac": 1, "interval": 1, "step": None, "scaler": None}
 
 
-def _fully_connected(critic: Any, real: Tensor, fake: Tensor, settings: Mapping[str, Any]) -> CriticTerms | None:
+def _by_one_operator(
+    critic: Any, real: Tensor, fake: Tensor, settings: Mapping[str, Any], parts: bool
+) -> CriticTerms | None:
     """Loss and parts from one operator; None, before anything is drawn, where it does not serve the call."""
     given = {**gradient_penalty.__kwdefaults__, **settings}
-    if given.keys() != gradient_penalty.__kwdefaults__.keys() or real.dtype != fake.dtype:
+    dtypes = {x.dtype for x in (real, fake, given["noise"]) if isinstance(x, Tensor)}
+    if given.keys() != gradient_penalty.__kwdefaults__.keys() or len(dtypes) > 1:
         return None
     if any([given[name] is not usual and given[name] != usual for name, usual in _USUAL.items()]):
         return None
     layers = fully_connected_layers(critic, real)
     if layers is None or not any([param.requires_grad for param in layers.params()]):
         return None
+    _checks.due(given["interval"], given["step"])
     norms = GradientNorms.checked(**{name: given[name] for name in GradientNorms._fields})
     plain = norms.plain_settings()
     _checks.choice("route", given["route"], ROUTES)
     if plain is None or choose_route(given["route"], critic, real, norms, detach=True).name != "closed_form":
         return None
     drawn = {name: given[name] for name in ("points", "mix", "noise", "generator", "pac", "detach")}
-    terms = fully_connected_loss(layers, penalised_points(real, fake, **drawn), real, fake, plain)
+    terms = fully_connected_loss(layers, penalised_points(real, fake, **drawn), real, fake, plain, parts)
     return CriticTerms(*terms[:3], terms.norms.to(terms.penalty.dtype))
 
 

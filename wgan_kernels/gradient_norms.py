@@ -26,8 +26,11 @@ class GradientNorms(NamedTuple):
     sample_weight: Tensor | None  # (B / pac,)
 
     @classmethod
-    def checked(cls, *, norm_dims: int | Sequence[int] | None, **settings: Any) -> GradientNorms:
+    def checked(
+        cls, *, weight: float, norm_dims: int | Sequence[int] | None, interval: int = 1, **settings: Any
+    ) -> GradientNorms:
         """From the arguments of gradient_penalty."""
+        weight = _checks.number("weight", weight) * interval
         _checks.penalty(settings["target"], settings["one_sided"], settings["reduction"], REDUCTIONS)
         _checks.positive_integer("pac", settings["pac"])
         if settings["sample_weight"] is not None:
@@ -39,7 +42,7 @@ class GradientNorms(NamedTuple):
             norm_dims = tuple(dims)
             if settings["pac"] > 1:
                 raise ValueError(f"norm_dims must be None with pac={settings['pac']}: a norm is that of a whole group")
-        return cls(norm_dims=norm_dims, **settings)
+        return cls(weight=weight, norm_dims=norm_dims, **settings)
 
     def check_fit(self, x: Tensor) -> None:
         """Whether the settings suit samples (B, ...)."""

@@ -102,7 +102,8 @@ def gradient_penalty(
     _checks.critic(critic, args, kwargs)
     due = _checks.due(interval, step)
     norms = GradientNorms.checked(
-        weight=_checks.number("weight", weight) * interval,
+        weight=weight,
+        interval=interval,
         target=target,
         one_sided=one_sided,
         reduction=reduction,

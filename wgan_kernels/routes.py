@@ -135,7 +135,7 @@ def explained(score: Score, x: Tensor, norms: GradientNorms) -> Route:
         return route
     if _fully_connected(score, x, norms) is not None:
         return Route("closed_form", "it is a stack of fully connected layers, which one operator knows")
-    before = State(score.critic, x)
+    before = State(score.critic, x, [score.args, score.kwargs])
     try:
         with called_eagerly():
             closed_form_penalty(score, x.detach(), norms.penalty)

@@ -46,7 +46,7 @@ class State:
         for module, name, buffer, value in self._copies:
             known, key = _moved.setdefault(module, {}), (name, module.training)
             # Where values cannot be read, or not without waiting for a GPU, it is copied every time.
-            if key not in known and type(buffer) is Tensor and buffer.is_cpu:
+            if key not in known and type(buffer) is Tensor and buffer.is_cpu and not buffer.is_inference():
                 known[key] = not torch.equal(buffer, value)
 
     def is_lost(self) -> bool:

@@ -9,6 +9,8 @@
 // delta is the sweep that gave g. The penalty has no derivative by the biases, for the slopes are constant.
 #pragma once
 
+#include <algorithm>
+
 #include "norm_penalty.h"
 
 namespace wgk {
@@ -21,6 +23,12 @@ struct MlpLayer {
   void* grad_weight;   // [out, in]; null, in every layer, where no derivatives are wanted
   void* grad_bias;     // [out], of the wasserstein part; null where it is not wanted
 };
+
+// Of any layer: one without elements may be null too.
+inline bool wants_derivatives(const MlpLayer* layers, int64_t depth) {
+  const auto wanted = [](const MlpLayer& layer) { return layer.grad_weight != nullptr || layer.grad_bias != nullptr; };
+  return std::any_of(layers, layers + depth, wanted);
+}
 
 // [B, D] each, with D = layers[0].in.
 struct CriticSamples {

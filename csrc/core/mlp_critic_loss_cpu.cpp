@@ -108,7 +108,7 @@ void loss_of(Isa isa, ParallelFor run, const NormPenalty& penalty, int64_t B, co
   plan.samples[1] = static_cast<const T*>(samples.real);
   plan.samples[2] = static_cast<const T*>(samples.fake);
   plan.norms = loss.norms;
-  plan.needs_grads = layers[0].grad_weight != nullptr;
+  plan.needs_grads = wants_derivatives(layers, depth);
   lay_out(plan, steps, WGK_PICK(isa, kLanes<T>), WGK_PICK(isa, kBlockVectors));
   int64_t parameters = 0;
   for (const MlpStep<T>& step : steps) {

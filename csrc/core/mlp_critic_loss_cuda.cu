@@ -25,7 +25,7 @@ struct MlpLaunch {
     a.B = B;
     a.depth = static_cast<int>(depth);
     a.kinds = judged ? 3 : 1;
-    a.needs_grads = layers[0].grad_weight != nullptr;
+    a.needs_grads = wants_derivatives(layers, depth);
     const int64_t kept = lay_out(layers);
     width = groups_of(kNarrow) <= kMostNarrowGroups ? kNarrow : kWide;
     if (bytes_in_shared(width, true) > kMostSharedBytes) {
@@ -123,7 +123,7 @@ struct MlpLaunch {
     return WGK_LAUNCH(mlp_sums_kernel<T>, static_cast<unsigned>(tiles + 1), kSumThreads, 0, stream, a);
   }
 
-  static constexpr int64_t kMostFeatures = int64_t{1} << 30;  // positions in a row are int
+  static constexpr int64_t kMostFeatures = int64_t{1} << 27;  // positions among the rows of a group are int
 };
 
 template <class T>

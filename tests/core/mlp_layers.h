@@ -26,7 +26,7 @@ inline std::vector<MlpLayer> mlp_layers(DType dtype, int64_t D, const std::vecto
     const bool wants_bias = !grad_biases.empty() && !grad_biases[l].is_none();
     py::array grad_bias = wants_bias ? grad_biases[l].cast<py::array>() : py::array();
     layers.push_back({in_features, out_features, in(weights[l], dtype, size), vector(biases[l]), slopes[l],
-                      grad_weights.empty() ? nullptr : out(grad_weights[l], dtype, size),
+                      grad_weights.empty() || size == 0 ? nullptr : out(grad_weights[l], dtype, size),
                       wants_bias ? out(grad_bias, dtype, out_features) : nullptr});
   }
   return layers;

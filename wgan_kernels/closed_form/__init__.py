@@ -82,7 +82,7 @@ def closed_form_penalty(
     if seed != 1 or isinstance(factor, Tensor):
         grads = [(param, grad * factor) for param, grad in grads]
     found = Value(value, [grad for _, grad in grads])
-    return *attach_gradients([param for param, _ in grads], found), norms
+    return attach_gradients([param for param, _ in grads], found), norms
 
 
 def _outer(

@@ -17,80 +17,70 @@ class Value(NamedTuple):
     """A number that is not in a graph, and its derivatives by some parameters."""
 
     value: Tensor  # ()
-    # As the parameters are, float32 at least where one is narrower; or what computes them, for a value that is hardly
-    # ever differentiated.
-    grads: Sequence[Tensor] | Callable[[], Sequence[Tensor]]
-    # Whether the gradients are nobody else's, so that a backward pass may hand them out as they are.
+    # As the parameters are, float32 at least where one is narrower; or what computes them, afresh, from `inputs`, for a
+    # value that is hardly ever differentiated.
+    grads: Sequence[Tensor] | Callable[..., Sequence[Tensor]]
+    # Whether the gradients are nobody else's, so that the last backward pass may hand them out as they are.
     owned: bool = False
+    inputs: Sequence[Tensor] = ()
 
 
 class _Scaled(torch.autograd.Function):
     """Gradients that know that they depend on the parameters, but not how: asking for more raises."""
 
     @staticmethod
-    def forward(ctx: Any, grad_values: Sequence[Tensor | None], values: list[Value], *params: Tensor) -> Any:
-        return _scale(grad_values, values, *params)
+    def forward(ctx: Any, grad_value: Tensor, grads: Sequence[Tensor], *params: Tensor) -> tuple[Tensor, ...]:
+        return _scale(grad_value, grads, False, *params)
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> None:
         raise NotImplementedError(
             "the closed form of the gradient penalty gives its first derivative only; "
-            "call gradient_penalty(..., route='double_backward') to differentiate it again"
+            "pass route='double_backward' to differentiate it again"
         )
 
 
 class _Attached(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Sequence[Value], *params: Tensor) -> tuple[Tensor, ...]:
-        ctx.values = list(values)
-        ctx.save_for_backward(*params)
-        ctx.set_materialize_grads(False)
-        return tuple([value.value.view_as(value.value) for value in values])
+    def forward(ctx: Any, value: Value, *params: Tensor) -> Tensor:
+        ctx.grads, ctx.owned = value.grads, value.owned
+        ctx.save_for_backward(*params, *value.inputs)
+        return value.value.clone()  # a view could not be written into, as `loss += ...` does
 
     @staticmethod
-    def backward(ctx: Any, *grad_values: Tensor | None) -> tuple[Tensor | None, ...]:
-        params = ctx.saved_tensors
+    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.needs_input_grad) - 1
+        params, inputs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        grads = ctx.grads(*inputs) if callable(ctx.grads) else ctx.grads
         # A plain product with grad mode on would pass for a complete derivative, and the part of the penalty in
         # `penalty + f(params)` would be lost without a word in the next one.
         if torch.is_grad_enabled():
-            return None, *_Scaled.apply(grad_values, ctx.values, *params)
-        values = ctx.values
-        if _keeps_graph():
-            values = [value._replace(owned=False) for value in values]
-        else:
-            ctx.values = []
-        return None, *_scale(grad_values, values, *params)
+            return None, *_Scaled.apply(grad_value, grads, *params)
+        last = not _keeps_graph()
+        if last:
+            ctx.grads = []
+        return None, *_scale(grad_value, grads, ctx.owned and last, *params)
 
 
-def _scale(grad_values: Sequence[Tensor | None], values: Sequence[Value], *params: Tensor) -> tuple[Tensor, ...]:
-    total: Sequence[Tensor] | None = None
-    for grad_value, value in zip(grad_values, values):
-        if grad_value is not None:
-            part = _product(grad_value, value)
-            total = part if total is None else torch._foreach_add(total, part)
-    total = [torch.zeros_like(param) for param in params] if total is None else total
-    return tuple([grad if grad.dtype == param.dtype else grad.to(param.dtype) for grad, param in zip(total, params)])
-
-
-def _product(grad_value: Tensor, value: Value) -> Sequence[Tensor]:
-    grads = value.grads() if callable(value.grads) else value.grads
-    if value.owned and is_number(grad_value):
+def _scale(grad_value: Tensor, grads: Sequence[Tensor], owned: bool, *params: Tensor) -> tuple[Tensor, ...]:
+    if owned and is_number(grad_value):
         if grad_value.item() != 1:  # as it is where a loss is the sum of its parts
             torch._foreach_mul_(grads, grad_value)
-        return grads
-    if torch._C._functorch.is_legacy_batchedtensor(grad_value):  # autograd.grad(..., is_grads_batched=True)
-        return [grad * grad_value for grad in grads]
-    return torch._foreach_mul(list(grads), grad_value)
+    elif torch._C._functorch.is_legacy_batchedtensor(grad_value):  # autograd.grad(..., is_grads_batched=True)
+        grads = [grad * grad_value for grad in grads]
+    else:
+        grads = torch._foreach_mul(list(grads), grad_value)
+    return tuple([grad if grad.dtype == param.dtype else grad.to(param.dtype) for grad, param in zip(grads, params)])
 
 
-def attach_gradients(params: Sequence[Tensor], *values: Value) -> tuple[Tensor, ...]:
-    """The values with their derivatives by `params`.
+def attach_gradients(params: Sequence[Tensor], value: Value) -> Tensor:
+    """The value with its derivatives by `params`.
 
     Args:
         params: tensors that require grad, leaves or results (of a parametrization, say), each once.
-        values: with a gradient for each of the params.
+        value: with a gradient for each of the params.
 
     Returns:
-        The values; differentiable once. A second derivative raises, whatever else the loss is made of.
+        The value; differentiable once. A second derivative raises, whatever else the loss is made of.
     """
-    return _Attached.apply(values, *params) if params else tuple([value.value for value in values])
+    return _Attached.apply(value, *params) if params else value.value

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import module as modules
 
 from .. import _backend
 from ..critics import runs_its_forward_alone
-from ..ops.mlp_critic_loss import MLPCriticLoss, mlp_critic_loss
+from ..ops.mlp_critic_loss import mlp_critic_loss
 from .attach import Value, attach_gradients
 
 
@@ -101,15 +102,16 @@ def fully_connected_penalty(layers: Layers, x: Tensor, settings: Mapping[str, An
     """
     needs_grads = any([param.requires_grad for param in layers.params()])
     terms = mlp_critic_loss(x.detach().flatten(1), None, None, *layers.constants(), **settings, needs_grads=needs_grads)
+    params, grads = _of_penalty(layers, terms.grad_weights) if needs_grads else ([], [])
+    return attach_gradients(params, Value(terms.penalty, grads, owned=True)), terms.norms
+
+
+def _of_penalty(layers: Layers, grad_weights: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The trainable parameters that have a part in a penalty, and its gradients by them."""
     # Biases below an activation get zeros and those above it nothing, as from torch's own double backward.
-    zeros = [
-        (bias, torch.zeros_like(bias))
-        for bias in layers.biases[: layers.activated]
-        if needs_grads and bias is not None and bias.requires_grad
-    ]
-    found = [(weight, grad) for weight, grad in zip(layers.weights, terms.grad_weights) if weight.requires_grad]
-    params, grads = zip(*found, *zeros) if found or zeros else ((), ())
-    return *attach_gradients(params, Value(terms.penalty, grads, owned=True)), terms.norms
+    biases = [bias for bias in layers.biases[: layers.activated] if bias is not None and bias.requires_grad]
+    found = [(weight, grad) for weight, grad in zip(layers.weights, grad_weights) if weight.requires_grad]
+    return [weight for weight, _ in found] + biases, [grad for _, grad in found] + [torch.zeros_like(b) for b in biases]
 
 
 class Loss(NamedTuple):
@@ -120,30 +122,51 @@ class Loss(NamedTuple):
 
 
 def fully_connected_loss(
-    layers: Layers, mixed: Tensor, real: Tensor, fake: Tensor, settings: Mapping[str, Any]
+    layers: Layers, mixed: Tensor, real: Tensor, fake: Tensor, settings: Mapping[str, Any], parts: bool
 ) -> Loss:
-    """The loss of a critic of these layers, penalty - wasserstein, and its parts."""
+    """The loss of a critic of these layers, penalty - wasserstein, and its parts: in graphs of their own, or constants.
+
+    settings: as for fully_connected_penalty.
+    """
     samples = [x.detach().flatten(1) for x in (mixed, real, fake)]
-    wanted = [param.requires_grad for param in layers.params()]
-    constants = layers.constants()
-    terms = mlp_critic_loss(*samples, *constants, **settings, needs_grads=any(wanted))
+    weights, biases, slopes = layers.constants()
+    terms = mlp_critic_loss(*samples, weights, biases, slopes, **settings)
+    there = [grad for grad, bias in zip(terms.grad_biases, biases) if bias is not None]
+    trained = [param.requires_grad for param in layers.params()]
 
-    def grads_of(terms: MLPCriticLoss) -> list[Tensor]:
-        biases = terms.grad_biases or [weight.new_zeros(weight.shape[0]) for weight in layers.weights]
-        grads = (*terms.grad_weights, *[grad for grad, bias in zip(biases, layers.biases) if bias is not None])
-        return [grad for grad, want in zip(grads, wanted) if want]
+    def of_trained(each: Sequence[Tensor]) -> list[Tensor]:
+        return [one for one, is_trained in zip(each, trained) if is_trained]
 
-    def grads_of_wasserstein() -> list[Tensor]:
-        return torch._foreach_neg(grads_of(mlp_critic_loss(*samples, *constants, **{**settings, "weight": 0.0})))
+    params = of_trained(layers.params())
+    whole = Value(terms.penalty - terms.wasserstein, of_trained([*terms.grad_weights, *there]), owned=True)
+    loss, wasserstein, penalty = attach_gradients(params, whole), terms.wasserstein, terms.penalty
+    if parts:
+        # Hardly anyone differentiates them: their gradients are computed when they are asked for.
+        constants = [*weights, *[bias for bias in biases if bias is not None]]
 
-    def grads_of_penalty() -> list[Tensor]:
-        return grads_of(mlp_critic_loss(samples[0], None, None, *constants, **settings))
+        def by_wasserstein(real: Tensor, fake: Tensor, *constants: Tensor) -> Sequence[Tensor]:
+            with torch.enable_grad():
+                leaves = [constant.detach().requires_grad_() for constant in constants]
+                rest = iter(leaves[len(weights) :])
+                critic = leaves[: len(weights)], [None if bias is None else next(rest) for bias in biases], slopes
+                difference = _scores(real, *critic).mean() - _scores(fake, *critic).mean()
+                return torch.autograd.grad(difference, of_trained(leaves))
 
-    parts = attach_gradients(
-        [param for param, want in zip(layers.params(), wanted) if want],
-        Value(terms.penalty - terms.wasserstein, grads_of(terms), owned=True),
-        # Hardly anyone differentiates the parts: theirs are computed when they are asked for.
-        Value(terms.wasserstein, grads_of_wasserstein, owned=True),
-        Value(terms.penalty, grads_of_penalty, owned=True),
-    )
-    return Loss(*parts, terms.norms)
+        def by_penalty(mixed: Tensor, *constants: Tensor) -> Sequence[Tensor]:
+            found = mlp_critic_loss(mixed, None, None, weights, biases, slopes, **settings)
+            return _of_penalty(layers, found.grad_weights)[1]
+
+        wasserstein = attach_gradients(params, Value(wasserstein, by_wasserstein, True, (*samples[1:], *constants)))
+        in_penalty, _ = _of_penalty(layers, weights)
+        if in_penalty:
+            penalty = attach_gradients(in_penalty, Value(penalty, by_penalty, True, (samples[0], *constants)))
+        else:  # backward has nothing to do, but may be called
+            penalty = penalty.requires_grad_()
+    return Loss(loss, wasserstein, penalty, terms.norms)
+
+
+def _scores(x: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor | None], slopes: Sequence[float]) -> Tensor:
+    for weight, bias, slope in zip(weights, biases, slopes):
+        z = functional.linear(x, weight, bias)
+        x = z if slope == 1 else functional.leaky_relu(z, slope) if slope else z.relu()
+    return x
