@@ -250,3 +250,84 @@ def test_a_step_of_a_group_is_one_call(native: None) -> None:
     with Calls() as seen:
         optimiser.step()
     assert [name for name, _ in seen.calls if "profiler" not in name] == ["wgan_kernels.rmsprop_clip_.default"]
+
+
+def test_each_group_keeps_its_clip_where_the_loaded_state_has_none(backend: str) -> None:
+    params = [nn.Parameter(torch.full((3,), 5.0)) for _ in range(2)]
+    groups = [{"params": [params[0]], "clip": None}, {"params": [params[1]], "clip": 0.5}]
+    ours = ClippedRMSprop(groups, lr=0.1)
+    theirs = filled(torch.optim.RMSprop([{"params": [param]} for param in params], lr=0.1))
+    theirs.step()
+    state = theirs.state_dict()
+    for of_param in state["state"].values():
+        of_param["step"] = of_param["step"].to(torch.int64)
+    ours.load_state_dict(state)
+    assert [group["clip"] for group in ours.param_groups] == [None, 0.5]
+    filled(ours).step()
+    assert params[0].min() > 1 and params[1].max() <= 0.5
+    assert [ours.state[param]["step"].item() for param in params] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [({"clip": -0.2}, "clip"), ({"clip": torch.nan}, "clip"), ({"differentiable": True}, "differ")],
+)
+def test_what_a_loaded_state_may_not_set(setting: dict[str, Any], error: str) -> None:
+    ours = ClippedRMSprop([nn.Parameter(torch.ones(3))], clip=0.1)
+    state = ours.state_dict()
+    state["param_groups"][0].update(setting)
+    with pytest.raises(ValueError, match=error):
+        ours.load_state_dict(state)
+    assert ours.param_groups[0]["clip"] == 0.1 and not ours.param_groups[0]["differentiable"]
+
+
+def test_parameters_that_share_memory_are_stepped_one_after_the_other(
+    backend: str, one_and_two_threads: tuple[int, int]
+) -> None:
+    results = []
+    for kind, threads in ((ClippedRMSprop, 1), (ClippedRMSprop, 2), (torch.optim.RMSprop, 1)):
+        torch.set_num_threads(threads)
+        memory = samples((300_000,), torch.float64, seed=1)
+        params = [nn.Parameter(memory), nn.Parameter(memory), nn.Parameter(memory[:-10]), nn.Parameter(memory[10:])]
+        optimiser = kind(params, lr=0.01, **({"clip": 1e3} if kind is ClippedRMSprop else {"foreach": False}))
+        for _ in range(3):
+            filled(optimiser).step()
+        results.append(memory)
+    assert_same_bits(results[0], results[1])
+    torch.testing.assert_close(results[0], results[2], rtol=1e-12, atol=1e-12)
+
+
+def test_statistics_are_those_of_the_last_step_or_none(backend: str) -> None:
+    """Compiled, a step that is recorded runs as it is, or is refused where all has to be compiled."""
+    param = nn.Parameter(torch.full((4,), 5.0))
+    ours = filled(ClippedRMSprop([param], lr=0.0, clip=0.5, record_stats=True))
+    ours.step()
+    assert ours.clip_stats().at_bound == 1
+    with torch.no_grad():
+        param.fill_(0.25)
+    with pytest.raises(Exception, match="record_stats must be False"):
+        torch.compile(lambda: ours.step(), backend="aot_eager", fullgraph=True)()
+    torch.compile(ours.step, backend="aot_eager")()
+    assert ours.clip_stats().at_bound == 0 and ours.clip_stats().largest == 0.25
+    ours.record_stats = False
+    ours.step()
+    with pytest.raises(RuntimeError, match="no step with a clip was recorded"):
+        ours.clip_stats()
+
+
+def test_a_complex_parameter_without_a_gradient_is_refused_before_anything_is_written(backend: str) -> None:
+    real, strange = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3, dtype=torch.complex64))
+    ours = ClippedRMSprop([{"params": [real]}, {"params": [strange]}], clip=0.1)
+    real.grad = torch.ones(3)
+    with pytest.raises(TypeError, match="complex64"):
+        ours.step()
+    assert real.eq(1).all()
+
+
+def test_statistics_that_the_operator_cannot_write_are_refused(native: None) -> None:
+    param, rest = torch.ones(3), ([], [], [], [], [])
+    for stats in (torch.zeros(2), torch.zeros(3, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)[::2]):
+        with pytest.raises(RuntimeError, match="stats must be two numbers"):
+            torch.ops.wgan_kernels.rmsprop_clip_.default(
+                *([param], *rest, stats, None, None, None), *(0.1, 0.9, 1e-8, 0.0, 0.0, False, -0.5, 0.5)
+            )

@@ -14,6 +14,10 @@ from .ops.rmsprop_clip import rmsprop_clip_
 from .ops.weight_clip import ClipStats, count_clipped, new_count
 
 _PLAIN = (nn.Parameter, Tensor)
+_SPARSE = (
+    "ClippedRMSprop does not support sparse gradients, got one of layout {} for a parameter of shape {}: where an "
+    "embedding made it, set its sparse=False"
+)
 
 
 class ClippedRMSprop(torch.optim.RMSprop):
@@ -37,7 +41,8 @@ class ClippedRMSprop(torch.optim.RMSprop):
         capturable: count steps on the parameters' device, as a CUDA graph needs.
         foreach: as in torch, and without effect: a step is one call for each group.
         differentiable: as in torch, and refused.
-        record_stats: keep for `clip_stats` what each step did to the weights; may be set at any time.
+        record_stats: keep for `clip_stats` what each step did to the weights; may be set at any time, but for a
+            compiled step, and is not kept in copies and pickles.
 
     Raises:
         TypeError: a bound that is no number; a complex parameter, when it is stepped.
@@ -82,12 +87,19 @@ class ClippedRMSprop(torch.optim.RMSprop):
         self.record_stats = record_stats
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        for group in state.get("param_groups", ()):
+            _check_group(group)
+        clips = [group.get("clip") for group in self.__dict__.get("param_groups", ())]
         super().__setstate__(state)
-        for group in self.param_groups:  # those of a torch.optim.RMSprop have no clip
-            group.setdefault("clip", self.defaults["clip"])
+        for at, group in enumerate(self.param_groups):  # those of a torch.optim.RMSprop have no clip
+            group.setdefault("clip", clips[at] if at < len(clips) else self.defaults["clip"])
+        for of_param in self.state.values():
+            if isinstance(of_param.get("step"), Tensor) and not of_param["step"].is_floating_point():
+                of_param["step"] = of_param["step"].to(torch.float32)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        _check_group(param_group)
+        if isinstance(param_group, dict):
+            _check_group(param_group)
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         first = {id(param): at for at, param in reversed(list(enumerate(group["params"])))}
@@ -98,6 +110,8 @@ class ClippedRMSprop(torch.optim.RMSprop):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step of every parameter, with its clip; calls the closure first, and returns its loss."""
         self._accelerator_graph_capture_health_check()
+        if self.record_stats and torch.compiler.is_compiling():
+            raise RuntimeError("record_stats must be False in a compiled step, which cannot leave figures behind")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -115,6 +129,8 @@ class ClippedRMSprop(torch.optim.RMSprop):
                 self._step_group(group, [still, [], [], [], [], []], plain, counts)
         if self.record_stats:
             self._counts = tuple((count, numel) for count, numel in counts.values())
+        elif self._counts:
+            self._counts = ()
         return loss
 
     def clip_stats(self) -> ClipStats:
@@ -150,11 +166,13 @@ class ClippedRMSprop(torch.optim.RMSprop):
         for param in group["params"]:
             grad = param.grad
             plain = plain and type(param) in _PLAIN
+            if not param.is_floating_point() and (grad is not None or group["clip"] is not None):
+                raise TypeError(f"parameters must be real and floating to be clipped, got {param.dtype}")
             if grad is None:
                 still.append(param)
                 continue
-            if grad.layout is not torch.strided or not param.is_floating_point():
-                _refuse(param, grad)
+            if grad.layout is not torch.strided:
+                raise RuntimeError(_SPARSE.format(grad.layout, tuple(param.shape)))
             state = self.state[param]
             if not state or with_momentum and needed[2] not in state or centered and needed[-1] not in state:
                 _init_state(state, needed, param, group["capturable"] or scaled)
@@ -214,15 +232,6 @@ def _check_group(group: dict[str, Any]) -> None:
         raise ValueError("differentiable=True is refused: use torch.optim.RMSprop to differentiate through its steps")
 
 
-def _refuse(param: Tensor, grad: Tensor) -> None:
-    if grad.layout is not torch.strided:
-        raise RuntimeError(
-            f"ClippedRMSprop does not support sparse gradients, got one of layout {grad.layout} for a parameter of "
-            f"shape {tuple(param.shape)}: where an embedding made it, set its sparse=False"
-        )
-    raise TypeError(f"parameters must be real and floating to be clipped, got {param.dtype}")
-
-
 def _init_state(state: dict[str, Any], needed: list[str], param: Tensor, on_device: bool) -> None:
     """Adds what is missing: all of it, or what a setting that has changed since needs."""
     for name in needed:
@@ -265,4 +274,4 @@ def _beside(number: Any, device: torch.device) -> Any:
         return number
     dtype = number.dtype if number.dtype in (torch.float32, torch.float64) else torch.float32
     # Without waiting, but for a copy to the CPU, which is read at once.
-    return number.to(device=device, dtype=dtype, non_blocking=device.type != "cpu")
+    return number.reshape(()).to(device=device, dtype=dtype, non_blocking=device.type != "cpu")

@@ -115,6 +115,19 @@ RmspropNumber number_in(const char* name, const Tensor* tensor, const Tensor& be
   return number;
 }
 
+// Whether parameters share memory: stepped at once, threads would write over one another.
+bool share_memory(const std::vector<RmspropTensor>& tensors) {
+  std::vector<std::pair<const char*, const char*>> spans;
+  for (const RmspropTensor& tensor : tensors) {
+    const int64_t size = tensor.dtype == DType::float64 ? 8 : tensor.dtype == DType::float32 ? 4 : 2;
+    const auto* begin = static_cast<const char*>(tensor.param);
+    spans.emplace_back(begin, begin + size * tensor.count);
+  }
+  std::sort(spans.begin(), spans.end());
+  const auto meet = [](const auto& a, const auto& b) { return b.first < a.second && b.first < b.second; };
+  return std::adjacent_find(spans.begin(), spans.end(), meet) != spans.end();
+}
+
 void count_on_host(const RmspropNumber& number) {
   if (number.dtype == DType::float64) {
     *static_cast<double*>(number.at) += 1;
@@ -175,14 +188,24 @@ void rmsprop_clip_(const std::vector<Tensor>& params, const std::vector<Tensor>&
       on_host ? steps_on_host.push_back(number) : void(tensor.step = number);
     }
   }
+  STD_TORCH_CHECK(steps_on_host.empty() || !found_inf,
+                  "rmsprop_clip_: steps on the CPU cannot be counted where found_inf is on a GPU");
+  if (stats) {
+    STD_TORCH_CHECK(stats->scalar_type() == ScalarType::Long && stats->numel() == 2 && stats->is_contiguous(),
+                    "rmsprop_clip_: stats must be two numbers, in int64");
+    check_one_device("rmsprop_clip_", {&params[0], &*stats});
+  }
   for (const RmspropNumber& number : steps_on_host) {
     count_on_host(number);
   }
   auto* counts = stats ? static_cast<int64_t*>(stats->data_ptr()) : nullptr;
-  const int64_t count = static_cast<int64_t>(tensors.size());
-  on_device_of(
-      params[0], [&] { rmsprop_clip(cpu_isa(), torch_threads, tensors.data(), count, step, counts); },
-      [&](auto stream) { return rmsprop_clip_cuda(stream, tensors.data(), count, step, counts); });
+  const int64_t count = static_cast<int64_t>(tensors.size()), at_once = share_memory(tensors) ? 1 : count;
+  for (int64_t first = 0; first < count; first += at_once) {
+    RmspropTensor* some = tensors.data() + first;
+    on_device_of(
+        params[0], [&] { rmsprop_clip(cpu_isa(), torch_threads, some, at_once, step, counts); },
+        [&](auto stream) { return rmsprop_clip_cuda(stream, some, at_once, step, counts); });
+  }
   bench.bring_back();
 }
 
