@@ -6,6 +6,7 @@ import os
 from functools import lru_cache
 
 import numpy as np
+import pytest
 
 # Set under sanitizers, which run 5 to 20 times slower: every kernel and pass, on fewer sizes.
 QUICK = os.environ.get("WGK_QUICK") == "1"
@@ -15,6 +16,7 @@ DTYPES = ("float64", "float32", "bfloat16", "float16")
 # Of CUDA kernels. Under ThreadSanitizer, where a launch is slow, half floats have the tests that are theirs alone:
 # other kernels widen them.
 SIMT_DTYPES = DTYPES[:2] if SANITIZER == "thread" else DTYPES
+many_threads = pytest.mark.skipif(SANITIZER == "thread", reason="more CUDA threads than ThreadSanitizer has room for")
 HALVES = ("bfloat16", "float16")
 STORAGE = {"float64": np.float64, "float32": np.float32, "bfloat16": np.uint16, "float16": np.uint16}
 # The dtype of per-sample numbers, and the one that elements are computed in.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import QUICK, SANITIZER, assert_same_bits, for_any_order
+from core_arrays import QUICK, assert_same_bits, for_any_order, many_threads
 from mlp_critics import (
     DTYPES,
     LONG,
@@ -24,7 +24,6 @@ SIZES = [(1, 1), (5, 3), (4, 8, 1), (9, 7, 2), (32, 64, 12, 4, 1), (33, 65, 8, 1
 COLUMNS = (60, 64, 65, 124, 128, 129, 132, 255, 256, 257, 260, 516)
 # Too wide for shared memory.
 WIDE = {"float64": 1300, "float32": 2600}
-many_threads = pytest.mark.skipif(SANITIZER == "thread", reason="more CUDA threads than ThreadSanitizer has room for")
 
 
 def check(simt, critic, setting, message, shift=0):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from core_arrays import (
     QUICK,
-    SANITIZER,
     SIMT_DTYPES,
     SUM_TOLERANCE,
     WIDE,
     assert_close,
     assert_same_bits,
     for_any_order,
+    many_threads,
     place,
     to_values,
 )
@@ -86,7 +86,7 @@ def test_arrays_that_do_not_lie_alike(simt, dtype):
             check_all(simt, rng, dtype, grad, setting, shift, f"D {D}, shifts {grad_shift}, {shift}")
 
 
-@pytest.mark.skipif(SANITIZER == "thread", reason="more CUDA threads than ThreadSanitizer has room for")
+@many_threads
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_large_batches(simt, dtype):
     """More rows than a block of the second stage has threads, and takes, and than a block has factors."""
@@ -97,6 +97,7 @@ def test_large_batches(simt, dtype):
             check_all(simt, rng, dtype, samples(rng, B, D, dtype), setting, 0, f"B {B}, D {D}, {setting}")
 
 
+@many_threads
 def test_launches(simt):
     """Two for a sum over the samples, three where many blocks take them; one for a value each where a block sums a
     row."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import DTYPES, QUICK, SIMT_DTYPES, STORAGE, assert_same_bits
+from core_arrays import DTYPES, QUICK, SIMT_DTYPES, STORAGE, assert_same_bits, many_threads
 from test_core_rmsprop_clip import (
     NAMES,
     STEPS,
@@ -51,6 +51,7 @@ def test_arrays_that_begin_at_different_places_of_16_bytes(simt, dtype):
                 assert_same_bits(output.written(), expected[name], f"{name} where {moved} is moved")
 
 
+@many_threads
 def test_a_critic_in_one_launch(simt):
     before = simt.launches()
     sizes = [(17 * k % 90, DTYPES[k % 4]) for k in range(TENSORS_PER_LAUNCH)]
