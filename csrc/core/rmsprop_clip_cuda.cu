@@ -159,7 +159,7 @@ struct Chunk {
 
 // used: bit k for array k.
 template <int used>
-__global__ void __launch_bounds__(kThreads) rmsprop_clip_kernel(const __grid_constant__ Batch batch) {
+__global__ void __launch_bounds__(kThreads, 2) rmsprop_clip_kernel(const __grid_constant__ Batch batch) {
   const RmspropNumber& found_inf = batch.step.found_inf;
   if (found_inf.at != nullptr && load_element(found_inf.dtype, found_inf.at, 0) != 0) {
     return;
