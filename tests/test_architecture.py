@@ -18,7 +18,8 @@ PACKAGE = ROOT / "wgan_kernels"
 
 PENALTY = {"penalty", "critic_loss", "points", "gradient_norms", "routes", "closed_form"}
 PENALTY |= {"critics", "diagnosis", "state"}
-BUILT_FROM_OPS = {"mmd", "optim", "nn"} | PENALTY
+MMD = {"mmd", "pair_sums"}
+BUILT_FROM_OPS = {"optim", "nn"} | MMD | PENALTY
 ABOVE_OPS = {"ops", "kernels", "_checks", "_backend"} | BUILT_FROM_OPS
 # Layer: the layers of the package that it may import. Each may import itself, torch and the standard library.
 MAY_IMPORT = {

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from . import _checks
 from .kernels import Kernel
-from .ops.kernel_matvec import kernel_matvec as _kernel_matvec
-from .ops.kernel_sums import weighted_kernel_sum
+from .pair_sums import matvec, weighted_sum
 
 
 def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -> Tensor:
@@ -45,7 +44,7 @@ def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -
     _check_kernel(kernel)
     pairs_x, pairs_y = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (n * m))
-    return weighted_kernel_sum(x, y, kernel.kinds, kernel.params, weights, diagonal=biased)
+    return weighted_sum(x, y, kernel, weights, diagonal=biased)
 
 
 def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
@@ -73,7 +72,7 @@ def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
     _checks.same_device("x", x, "v", v)
     if v.dim() not in (1, 2) or v.size(0) != y.size(0):
         raise ValueError(f"v must have a row for each point of y, ({y.size(0)}, columns), got {tuple(v.shape)}")
-    out = _kernel_matvec(x, y, v if v.dim() == 2 else v.unsqueeze(1), kernel.kinds, kernel.params)
+    out = matvec(x, y, v if v.dim() == 2 else v.unsqueeze(1), kernel)
     return out if v.dim() == 2 else out.squeeze(1)
 
 
@@ -103,7 +102,7 @@ def witness(z: Tensor, x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     _check_kernel(kernel)
     dtype = torch.promote_types(x.dtype, torch.float32)
     shares = [torch.full((len(of), 1), sign / len(of), dtype=dtype, device=x.device) for of, sign in ((x, 1), (y, -1))]
-    return _kernel_matvec(z, torch.cat([x, y]), torch.cat(shares), kernel.kinds, kernel.params).squeeze(1)
+    return matvec(z, torch.cat([x, y]), torch.cat(shares), kernel).squeeze(1)
 
 
 def _check_kernel(kernel: Kernel) -> None:
