@@ -6,36 +6,75 @@
 namespace wgk {
 
 // Values on the wire between Python and here: add at the end.
-enum class KernelKind : int64_t { rbf, inverse_multiquadric };
-constexpr int64_t kKernelKinds = 2;
+enum class KernelKind : int64_t {
+  rbf, inverse_multiquadric, rational_quadratic, laplacian, matern32, matern52, energy, polynomial
+};
+constexpr int64_t kKernelKinds = 8;
+
+// Of inner products x.y, and not of distances.
+WGK_HOST_DEVICE constexpr bool is_of_products(KernelKind kind) { return kind == KernelKind::polynomial; }
 
 // In the order of KernelTerms.
 enum class KernelTerm : int64_t { k, k_s, k_ss, k_t, k_st, k_tt };
 constexpr int64_t kKernelTerms = 6;
 
-// The squared distance over which a kernel function changes.
-WGK_HOST_DEVICE inline double distance_scale(KernelKind kind, double theta) {
-  return kind == KernelKind::rbf ? 2 * theta * theta : theta;
+// The squared distance over which a kernel function of distances changes; 0 where that is no distance at all, as the
+// function has a cusp.
+WGK_HOST_DEVICE inline double distance_scale(KernelKind kind, double theta, double shape) {
+  switch (kind) {
+    case KernelKind::rbf:
+      return 2 * theta * theta;
+    case KernelKind::rational_quadratic:
+      return 2 * theta * theta * (shape < 1 ? shape : 1);
+    case KernelKind::matern32:
+      return theta * theta * 2 / 3;
+    case KernelKind::matern52:
+      return theta * theta;
+    case KernelKind::inverse_multiquadric:
+      return theta;
+    default:
+      return 0;
+  }
 }
 
-// Whether float has digits enough for the squared distances of points whose squared norms are at most `largest`: they
-// are differences of those norms, which may be `most` times the scale. And a kernel's constants have to stay in the
-// range of float.
-WGK_HOST_DEVICE inline bool float_distances_suffice(float largest, KernelKind kind, double theta, double most = 256) {
-  const double scale = distance_scale(kind, theta);
-  return !(largest > most * scale || scale < 1e-30 || scale > 1e30);
+// Of points less their mean: the largest squared norm, and that of the mean.
+struct PointSizes {
+  float largest;
+  double origin;
+};
+
+// Whether float has digits enough for a kernel function. Squared distances are differences of squared norms, which may
+// be `most` times the scale over which the function changes. Inner products must not drown in the one of the mean with
+// itself, nor their powers leave the range of float.
+WGK_HOST_DEVICE inline bool float_suffices(const PointSizes& sizes, KernelKind kind, double theta, double shape,
+                                           double most = 256) {
+  if (is_of_products(kind)) {
+    const double base = 2 * (sizes.largest + sizes.origin) + (theta < 0 ? -theta : theta);
+    double power = 1;
+    for (int i = 0; i < static_cast<int>(shape); ++i) {
+      power *= base;
+    }
+    return !(sizes.origin > 16.0 * sizes.largest || power > 1e30 || (power < 1e-25 && base != 0));
+  }
+  const double scale = distance_scale(kind, theta, shape);
+  return !(sizes.largest > most * scale || scale < 1e-30 || scale > 1e30);
 }
+
+// Points nearer to each other than rounding can tell, by the sum of their squared norms, are taken to coincide by the
+// functions of the distance itself, whose derivatives would make much of the difference.
+constexpr double kCoincident = 0x1p-46;
 
 constexpr int64_t kMaxComponents = 32;  // of a mixture on a GPU
 
 // How float32 points are multiplied on a GPU: with the digits of float32 (three products in TF32), or in TF32 alone.
 enum class MatmulPrecision { ieee, tf32 };
 
-// A sum of C kernel functions. On a GPU the kinds stay in host memory, and the rest is in device memory.
+// A sum of C kernel functions. On a GPU kinds and shapes stay in host memory, and the rest is in device memory.
 struct KernelMixture {
   int64_t C;
   const int64_t* kinds;        // [C] of KernelKind
-  const double* thetas;        // [C]
+  const double* shapes;        // [C] fixed numbers of the kernel functions that have one
+  const double* thetas;        // [C] parameters, by which they are differentiated
   const double* along_thetas;  // [C] direction of a tangent, or null
 };
 
@@ -56,9 +95,13 @@ struct PairTile {
   const T* along_rows;    // the same of u, a direction of z, for tangents
   const T* along_panels;
   const T* along_norms;   // [kTile] z . u
+  const T* shifts;        // [kTile] o . z + |o|^2 / 2 for the mean o, of kernels of products; else null
+  const T* along_shifts;
   double* sums;           // [kTile, stride] sum_j w_ij z_j; null where no gradient is wanted
   double* w_sums;         // [kTile] sum_j w_ij
   double* along_w_sums;   // of the tangent's weights of u
+  double* product_sums;         // [kTile] the part of kernels of products, of -2 w_ij; null without such kernels
+  double* along_product_sums;
 };
 
 }  // namespace wgk

@@ -40,6 +40,59 @@ WGK_INLINE vdouble exp2_fraction(vdouble f) {
   return p;
 }
 
+// log2(m) for m in [sqrt(1/2), sqrt(2)], by the series of artanh((m - 1) / (m + 1)), of as many terms as T has digits.
+template <class V>
+WGK_INLINE V log2_fraction(V m) {
+  using T = std::remove_reference_t<decltype(m[0])>;
+  constexpr int kTerms = sizeof(T) == 8 ? 11 : 5;
+  const V u = (m - 1) / (m + 1), square = u * u;
+  V sum = splat<V>(static_cast<T>(2.8853900817779268147 / (2 * kTerms + 1)));  // 2 log2(e)
+  for (int k = kTerms - 1; k >= 0; --k) {
+    sum = fma(sum, square, splat<V>(static_cast<T>(2.8853900817779268147 / (2 * k + 1))));
+  }
+  return sum * u;
+}
+
+// log2(v) for v >= 1; infinity and NaN stay what they are.
+template <class V>
+WGK_INLINE V log2_from_one(V v) {
+  using T = std::remove_reference_t<decltype(v[0])>;
+  using Float = FloatBits<T>;
+  using Bits = vec<typename Float::Bits, sizeof(V) / sizeof(T)>;
+  constexpr auto kSplit = sizeof(T) == 8 ? static_cast<typename Float::Bits>(0x3fe6a09e667f3bcd)
+                                         : static_cast<typename Float::Bits>(0x3f3504f3);  // sqrt(1/2)
+  const Bits bits = load_bytes<Bits>(&v), power = (bits - kSplit) >> Float::kMantissa;
+  const Bits mantissa = bits - (power << Float::kMantissa);
+  const V whole = __builtin_convertvector(power, V), sum = whole + log2_fraction(load_bytes<V>(&mantissa));
+  return v <= std::numeric_limits<T>::max() ? sum : v;
+}
+
+WGK_INLINE vfloat square_root(vfloat v) {
+#if WGK_VECTOR_BYTES == 64
+  return (vfloat)_mm512_sqrt_ps((__m512)v);
+#elif defined(WGK_F16C)
+  return (vfloat)_mm256_sqrt_ps((__m256)v);
+#else
+  for (int k = 0; k < kFloats; ++k) {
+    v[k] = std::sqrt(v[k]);
+  }
+  return v;
+#endif
+}
+
+WGK_INLINE vdouble square_root(vdouble v) {
+#if WGK_VECTOR_BYTES == 64
+  return (vdouble)_mm512_sqrt_pd((__m512d)v);
+#elif defined(WGK_F16C)
+  return (vdouble)_mm256_sqrt_pd((__m256d)v);
+#else
+  for (int k = 0; k < kDoubles; ++k) {
+    v[k] = std::sqrt(v[k]);
+  }
+  return v;
+#endif
+}
+
 template <class V>
 WGK_INLINE V reciprocal(V v) {
   return 1 / v;
