@@ -10,13 +10,13 @@ template <>
 struct FloatBits<float> {
   using Bits = int32_t;
   static constexpr int kMantissa = 23, kBias = 127;
-  static constexpr float kRound = 12582912.0f;  // 1.5 * 2^23
+  static constexpr float kRound = 12582912.0f, kMax = FLT_MAX;  // 1.5 * 2^23
 };
 template <>
 struct FloatBits<double> {
   using Bits = int64_t;
   static constexpr int kMantissa = 52, kBias = 1023;
-  static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double kRound = 6755399441055744.0, kMax = DBL_MAX;  // 1.5 * 2^52
 };
 
 // 2^f for |f| <= 1/2, relative error 2e-9 (float) and 3e-18 (double): minimax polynomials (Remez), exact at 0.
@@ -64,7 +64,7 @@ WGK_INLINE V log2_from_one(V v) {
   const Bits bits = load_bytes<Bits>(&v), power = (bits - kSplit) >> Float::kMantissa;
   const Bits mantissa = bits - (power << Float::kMantissa);
   const V whole = __builtin_convertvector(power, V), sum = whole + log2_fraction(load_bytes<V>(&mantissa));
-  return v <= std::numeric_limits<T>::max() ? sum : v;
+  return v <= Float::kMax ? sum : v;
 }
 
 WGK_INLINE vfloat square_root(vfloat v) {

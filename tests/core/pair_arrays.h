@@ -8,18 +8,18 @@
 
 namespace wgk {
 
-// A sum of kernel functions: kinds, parameters, and weights [C] or [B, 3, C], whose meaning is the operator's.
+// A sum of kernel functions: kinds, shapes, parameters, and weights [C] or [B, 3, C], whose meaning is the operator's.
 struct Mixture {
   std::vector<int64_t> kinds;
-  std::vector<double> thetas, along_thetas, weights;
+  std::vector<double> thetas, along_thetas, weights, shapes;
 
   KernelMixture view() const {
-    check(thetas.size() == kinds.size() && (along_thetas.empty() || along_thetas.size() == kinds.size()),
+    check(thetas.size() == kinds.size() && shapes.size() == kinds.size() && (along_thetas.empty() || along_thetas.size() == kinds.size()),
           "a kernel has the wrong number of parameters");
     for (int64_t kind : kinds) {
       check(0 <= kind && kind < kKernelKinds, "unknown kind of kernel");
     }
-    return {static_cast<int64_t>(kinds.size()), kinds.data(), thetas.data(),
+    return {static_cast<int64_t>(kinds.size()), kinds.data(), shapes.data(), thetas.data(),
             along_thetas.empty() ? nullptr : along_thetas.data()};
   }
 };
@@ -45,10 +45,15 @@ inline void* out_or_null(py::object& array, DType dtype, int64_t count) {
 inline void bind_mixture(py::module_& m) {
   py::class_<Mixture>(m, "Mixture", py::module_local())
       .def(py::init([](std::vector<int64_t> kinds, std::vector<double> thetas, std::vector<double> weights,
-                       std::vector<double> along_thetas) {
-             return Mixture{std::move(kinds), std::move(thetas), std::move(along_thetas), std::move(weights)};
+                       std::vector<double> along_thetas, std::vector<double> shapes) {
+             if (shapes.empty()) {
+               shapes.resize(kinds.size(), 1.0);
+             }
+             return Mixture{std::move(kinds), std::move(thetas), std::move(along_thetas), std::move(weights),
+                            std::move(shapes)};
            }),
-           py::arg("kinds"), py::arg("thetas"), py::arg("weights"), py::arg("along_thetas") = std::vector<double>());
+           py::arg("kinds"), py::arg("thetas"), py::arg("weights"), py::arg("along_thetas") = std::vector<double>(),
+           py::arg("shapes") = std::vector<double>());
 }
 
 }  // namespace wgk
