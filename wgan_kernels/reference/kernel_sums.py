@@ -51,7 +51,9 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return s - torch.where(s <= _COINCIDENT * squares, s, 0.0).detach()
 
 
-def kernel_matrices(x: Tensor, y: Tensor, kinds: Sequence[str], shapes: Sequence[float], params: Tensor) -> list[Tensor]:
+def kernel_matrices(
+    x: Tensor, y: Tensor, kinds: Sequence[str], shapes: Sequence[float], params: Tensor
+) -> list[Tensor]:
     """k_c(x_i, y_j) of each component, (..., N, M) float64; params is (C, Q)."""
     x, y = x.double(), y.double()
     if any(kind in KERNEL_FUNCTIONS for kind in kinds):
