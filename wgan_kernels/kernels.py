@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from .reference.kernel_sums import kernel_matrices
 
 Parameter = float | Sequence[float] | Tensor
 
@@ -39,6 +40,14 @@ class Kernel:
     def components(self, features: int) -> Components:
         """What it is made of, for points of so many features."""
         raise NotImplementedError
+
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """k(x_i, y_j) by the plain formulas, differentiable: (..., N, D), (..., M, D) -> (..., N, M) float64."""
+        kinds, shapes, params, weights = self.components(x.shape[-1])
+        if not isinstance(params, Tensor):
+            params = [(x.new_full((), param, dtype=torch.float64),) for param in params]
+        parts = kernel_matrices(x, y, kinds, shapes, params)
+        return sum(parts if weights is None else [weight * part for weight, part in zip(weights, parts)])
 
     def __add__(self, other: object) -> Kernel:
         if not isinstance(other, Kernel):

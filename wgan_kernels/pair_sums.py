@@ -9,7 +9,6 @@ from torch import Tensor, stack
 from .kernels import Kernel
 from .ops.kernel_matvec import kernel_matvec
 from .ops.kernel_sums import kernel_sums, weighted_kernel_sum
-from .reference.kernel_sums import kernel_matrices
 
 
 def weighted_sum(
@@ -49,11 +48,3 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     return kernel_matvec(x, y, v, kinds, params, own, shapes=shapes, diagonal=diagonal)
 
-
-def matrix(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
-    """k(x_i, y_j) by the plain formulas, (..., N, M) float64: for what needs every entry."""
-    kinds, shapes, params, own = kernel.components(x.shape[-1])
-    if not isinstance(params, Tensor):
-        params = [(x.new_full((), param, dtype=x.double().dtype),) for param in params]
-    parts = kernel_matrices(x, y, kinds, shapes, params)
-    return sum(parts if own is None else [weight * part for weight, part in zip(own, parts)])

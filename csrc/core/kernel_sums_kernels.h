@@ -94,11 +94,13 @@ WGK_INLINE TileSums component_rows(const K& kernel, const ComponentTask<T>& shar
 
 template <PairMode mode, bool has_theta, class T>
 TileSums component_tile(const KernelMixture& mixture, int64_t c, const ComponentTask<T>& task) {
+  // Masks cost little beside double and the derivatives by theta; two versions of everything cost the compiler much.
+  constexpr bool kAlwaysMasked = has_theta || std::is_same_v<T, double>;
   return with_component<T>(mixture, c, [&](const auto& kernel) __attribute__((always_inline)) {
-    if (task.without_self || task.count_j % kLanes<T> != 0) {
+    if (kAlwaysMasked || task.without_self || task.count_j % kLanes<T> != 0) {
       return component_rows<mode, has_theta, true>(kernel, task);
     }
-    return component_rows<mode, has_theta, false>(kernel, task);
+    return component_rows<mode, has_theta, kAlwaysMasked>(kernel, task);
   });
 }
 
