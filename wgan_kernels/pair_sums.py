@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from .kernels import Kernel
 from .ops.kernel_matvec import kernel_matvec
-from .ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from .ops.kernel_sums import kernel_sums, reference, weighted_kernel_sum
 
 
 def weighted_sum(
@@ -31,3 +32,9 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D); v: (M, P) or (B, M, P) -> (N, P) or (B, N, P).
     """
     return kernel_matvec(x, y, v, kernel.kinds, kernel.params, diagonal=diagonal)
+
+
+def matrix(x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
+    """k(x_i, y_j) in plain PyTorch, (..., N, D), (..., M, D) -> (..., N, M) float64, differentiable by everything."""
+    params = torch.tensor(kernel.params, dtype=torch.float64, device=x.device)[:, None]
+    return sum(reference.kernel_matrices(*reference.centred(x, y), kernel.kinds, params))
