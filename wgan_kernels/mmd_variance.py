@@ -47,7 +47,7 @@ def mmd2_with_variance(x: Tensor, y: Tensor, kernel: Kernel) -> MMDEstimate:
     Source: Sutherland and Deka 2019, "Unbiased estimators for the variance of MMD estimators"; Sutherland et al. 2017,
     "Generative Models and Model Criticism via Optimized Maximum Mean Discrepancy", for the ratio.
     """
-    check_points({"x": x, "y": y}, least={"x": 4, "y": 4})
+    check_points({"x": x, "y": y}, least={"x": 4, "y": 4})  # two pairs of each, for products of independent values
     check_kernel(kernel)
     n, m, wide = len(x), len(y), torch.promote_types(x.dtype, torch.float32)
     sums = tiled.moments(x.double(), y.double(), _less_pivot(x.double(), kernel))
@@ -84,8 +84,8 @@ def _less_pivot(x: Tensor, kernel: Kernel) -> tiled.Matrix:
 
     def matrix(u: Tensor, v: Tensor) -> Tensor:
         with torch.no_grad():
-            common = pair_sums.matrix(u, pivot, kernel) + pair_sums.matrix(pivot, v, kernel)
-            common -= pair_sums.matrix(pivot, pivot, kernel)
-        return pair_sums.matrix(u, v, kernel) - common
+            by_pivot = pair_sums.matrix(pivot, torch.cat([u, v, pivot]), kernel)[0]
+            of_u, of_v, _ = (by_pivot - by_pivot[-1] / 2).split([len(u), len(v), 1])
+        return pair_sums.matrix(u, v, kernel) - of_u[:, None] - of_v
 
     return matrix

@@ -54,14 +54,14 @@ def permuted_mmd2(points: Tensor, labels: Tensor, n: int, kernel: Kernel) -> Sta
     labels, products, rows = columns[:, :-1], products[:, :-1], products[:, -1:]
     # With K as the matrix without its diagonal and a, b as labels: a'Ka and a'K(a + b), hence a'Kb and b'Kb. The other
     # way about, with the larger sample as a, what is left for b'Kb would be rounding.
-    within, touching, total = _sums(labels * products), _sums(labels * rows), _sums(rows)
+    (within, within_size), (touching, touching_size) = _sums(labels, products), _sums(labels, rows)
+    (total,), (total_size,) = _sums(torch.ones_like(rows), rows)
     values = (
         within / (n * (n - 1))
         + (total - 2 * touching + within) / (m * (m - 1))
         - (touching - within) * (2 / (n * m))
     )  # fmt: skip
-    sizes = _sums(labels * products.abs()) * (2 / (n * (n - 1))) + _sums(rows.abs()) * (4 / (m * (m - 1)))
-    sizes = sizes + _sums(labels * rows.abs()) * (2 / (n * m))
+    sizes = within_size * (2 / (n * (n - 1))) + total_size * (4 / (m * (m - 1))) + touching_size * (2 / (n * m))
     return Statistics(values, _rounding(sizes, products.dtype))
 
 
@@ -71,13 +71,19 @@ def signed_mmd2(x: Tensor, y: Tensor, signs: Tensor, kernel: Kernel) -> Statisti
     products = matvec(points, points, both, kernel, diagonal=False)
     # Between x_i and y_i the signs are always opposite, whichever way about they are: counted twice, as -k(x_i, y_i).
     pairs = matvec(x[:, None], y[:, None], signs.new_ones((n, 1, 1)), kernel)
-    values = (_sums(both * products) + 2 * pairs.sum(dtype=torch.float64)) / (n * (n - 1))
-    return Statistics(values, _rounding(_sums(products.abs()) / (n * (n - 1)), products.dtype))
+    forms, sizes = _sums(both, products)
+    values = (forms + 2 * pairs.sum(dtype=torch.float64)) / (n * (n - 1))
+    return Statistics(values, _rounding(sizes / (n * (n - 1)), products.dtype))
 
 
-def _sums(of: Tensor) -> Tensor:
-    """(P,) over points."""
-    return of.sum(0, dtype=torch.float64)
+def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """(P,) float64 sums of a * b over points, and of its absolute values; some points at a time, which stay in cache."""
+    sums, sizes = (a.new_zeros(a.shape[1], dtype=torch.float64) for _ in range(2))
+    for some_a, some_b in zip(a.split(128), b.split(128)):
+        terms = some_a.double() * some_b
+        sums += terms.sum(0)
+        sizes += terms.abs_().sum(0)
+    return sums, sizes
 
 
 def _rounding(sizes: Tensor, dtype: torch.dtype) -> Tensor:
