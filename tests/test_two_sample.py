@@ -12,6 +12,7 @@ from torch import Tensor
 
 from wgan_kernels import MMDTest, mmd2, mmd_aggregated_test, mmd_relative_test, mmd_test
 from wgan_kernels.kernels import RBF, InverseMultiquadric
+from wgan_kernels.relabelling import memberships, permuted_mmd2
 
 DOUBLE = torch.float64
 KERNEL = RBF(1.3)
@@ -87,6 +88,19 @@ def test_labels_that_say_the_same_count(backend: str, method: str, dtype: torch.
     share = 1 / 3 if method == "permutation" else 1 / 2
     assert abs(result.p_value.item() - share) < 4 * (share * (1 - share) / 600) ** 0.5
     assert result.p_value.dtype == DOUBLE and result.statistic.dtype == torch.promote_types(dtype, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [DOUBLE, torch.float32])
+@pytest.mark.parametrize("n", [3, 60, 800])
+def test_rounding_is_told_from_differences(backend: str, n: int, dtype: torch.dtype) -> None:
+    """Samples that change places are as far apart as before; others differ by about 1 / n."""
+    x, y = samples((n, 3), dtype, seed=1), samples((n, 3), dtype, seed=2)
+    labels = memberships(n, n, 9, x, generator())
+    for kernel in (KERNEL, InverseMultiquadric([0.1, 10.0])):
+        statistics = permuted_mmd2(torch.cat([x, y]), torch.cat([labels, 1 - labels], 1), n, kernel)
+        there, back = statistics.values.split(10)
+        assert (there - back).abs().max() <= statistics.rounding / 4
+        assert statistics.rounding < 1e-3 / n
 
 
 def test_equal_points_give_one() -> None:

@@ -15,9 +15,7 @@ class Statistics(NamedTuple):
     """Of the samples as they are, and of each relabelling."""
 
     values: Tensor  # (P + 1,) float64
-    rounding: (
-        Tensor  # () how far apart values are, at most, that differ by rounding alone, as when samples change places
-    )
+    rounding: Tensor  # () how far apart values may be that are equal but for rounding, as when samples change places
 
     def p_values(self) -> Tensor:
         """(P + 1,) for each: the share of all that are at least as large, itself included."""
@@ -61,7 +59,7 @@ def permuted_mmd2(points: Tensor, labels: Tensor, n: int, kernel: Kernel) -> Sta
         + (total - 2 * touching + within) / (m * (m - 1))
         - (touching - within) * (2 / (n * m))
     )  # fmt: skip
-    sizes = within_size * (2 / (n * (n - 1))) + total_size * (4 / (m * (m - 1))) + touching_size * (2 / (n * m))
+    sizes = within_size / (n * (n - 1)) + total_size / (m * (m - 1)) + touching_size / (n * m)
     return Statistics(values, _rounding(sizes, products.dtype))
 
 
@@ -77,16 +75,19 @@ def signed_mmd2(x: Tensor, y: Tensor, signs: Tensor, kernel: Kernel) -> Statisti
 
 
 def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """(P,) float64 sums of a * b over points, and of its absolute values; some points at a time, which stay in cache."""
-    sums, sizes = (a.new_zeros(a.shape[1], dtype=torch.float64) for _ in range(2))
+    """(P,) float64 sums over points of a * b, and roots of the sums of squares; some points at a time, in cache."""
+    sums, squares = (a.new_zeros(a.shape[1], dtype=torch.float64) for _ in range(2))
     for some_a, some_b in zip(a.split(128), b.split(128)):
         terms = some_a.double() * some_b
         sums += terms.sum(0)
-        sizes += terms.abs_().sum(0)
-    return sums, sizes
+        squares += terms.square_().sum(0)
+    return sums, squares.sqrt()
 
 
 def _rounding(sizes: Tensor, dtype: torch.dtype) -> Tensor:
-    """sizes: of what the statistics are sums of. Products are summed in float64 and then rounded."""
-    roundings = 4 if dtype == torch.float32 else 1024
+    """sizes: by how much the statistics change if all products change by as much as themselves, in random directions.
+
+    Products of float32 points are summed in float64 and rounded once.
+    """
+    roundings = 32 if dtype == torch.float32 else 1024
     return roundings * torch.finfo(dtype).eps * sizes.max()

@@ -41,14 +41,13 @@ def mmd_test(
     method: str = "permutation",
     generator: torch.Generator | None = None,
 ) -> MMDTest:
-    """Whether two samples come from one distribution: the level is exact for every sample size.
+    """Whether two samples come from one distribution, at a level that holds for every sample size.
 
     p_value = (1 + the number of relabellings whose statistic is at least that of the samples) / (1 + permutations)
 
     'permutation' deals the joined points out to samples of N and M again; its statistic is `mmd2`. 'wild_bootstrap'
     swaps x_i and y_i or not, each with probability 1/2; its statistic is sum_{i!=j} h_ij / N(N - 1) with h_ij =
-    k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i), and it is for pairs too, whose halves may depend on each
-    other.
+    k(x_i, x_j) + k(y_i, y_j) - k(x_i, y_j) - k(x_j, y_i), and x_i and y_i may depend on each other.
 
     Args:
         x: (N, D) points, float64, float32, bfloat16 or float16.
@@ -95,14 +94,13 @@ def mmd_aggregated_test(
     permutations: int = 1000,
     generator: torch.Generator | None = None,
 ) -> MMDAggregatedTest:
-    """Whether two samples come from one distribution, with several kernels at once: the level is exact.
+    """Whether two samples come from one distribution, with several kernels at once.
 
-    p_value = (1 + the number of permutations whose smallest p-value is at most that of the samples) / (1 +
-    permutations)
+    p_value = (1 + the number of permutations whose smallest p-value is at most the samples') / (1 + permutations)
 
     where the smallest is taken over the kernels, and the p-value of a permutation with one kernel is its rank among all
     of them, the samples' own labels included. All kernels share the permutations, so that their dependence is accounted
-    for.
+    for and the level holds for every sample size.
 
     MMDAgg (Schrab et al. 2023) aggregates a grid of bandwidths too. It weights the kernels, sets the level of each by a
     bisection with further permutations, and says whether to reject; this is the min-p form with equal weights, which
@@ -112,13 +110,17 @@ def mmd_aggregated_test(
         x: (N, D) points, float64, float32, bfloat16 or float16.
         y: (M, D) points of the same dtype and device; M may differ from N.
         kernels: one or more of `wgan_kernels.kernels`: `[RBF(s * bandwidth) for s in (0.25, 0.5, 1, 2, 4)]`.
-        permutations, generator: as for `mmd_test`.
+        permutations: how many permutations to draw, once for all kernels.
+        generator: where they are drawn from; by default torch's global one of the CPU.
 
     Returns:
         MMDAggregatedTest of p_value, () float64, and p_values, (K,) float64, that of each kernel alone.
 
     Raises:
-        TypeError, ValueError: as for `mmd_test`, and if kernels is no sequence of kernels or is empty.
+        TypeError: x or y is not a dense floating tensor, dtypes differ, kernels is not a sequence of kernels, or
+            permutations is not a whole number.
+        ValueError: x or y is not two-dimensional or holds fewer than 2 points, D or the device differs, kernels is
+            empty, or permutations < 1.
 
     Not differentiable. The same state of the generator gives the same result.
     Source: Westfall and Young 1993, "Resampling-Based Multiple Testing"; Schrab et al. 2023, "MMD Aggregated Two-Sample
