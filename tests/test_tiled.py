@@ -112,7 +112,7 @@ def test_a_kernel_function_returns_a_value_for_each_pair() -> None:
 
 
 def test_memory_stays_small(bytes_per_block: int) -> None:
-    """The kernel values of all pairs take 175 MB, and their graph several times as much."""
+    """The kernel values of all pairs take 90 MB, and their graph several times as much."""
     if bytes_per_block > 1:
         pytest.skip("sets its own")
     script = """
@@ -120,9 +120,9 @@ import resource, torch
 from wgan_kernels import tiled
 def rbf(x, y):
     return torch.exp(-torch.cdist(x, y).square() / 2)
-x, y = torch.randn(5000, 2, requires_grad=True), torch.randn(2500, 2)
+x, y = torch.randn(3600, 2, requires_grad=True), torch.randn(1800, 2)
 tiled._BYTES_PER_BLOCK = 1 << 20
-tiled.kernel_sums(x[:600], y[:600], rbf, diagonal=False).sum().backward()
+tiled.kernel_sums(x[:520], y[:520], rbf, diagonal=False).sum().backward()
 tiled._BYTES_PER_BLOCK = 1 << 22
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 tiled.kernel_sums(x, y, rbf, diagonal=False).sum().backward()
@@ -130,4 +130,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}  # freed memory is given back, whatever its size
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-    assert int(done.stdout) < 100 * 1024, "kB more at the highest"
+    assert int(done.stdout) < 80 * 1024, "kB more at the highest"
