@@ -5,6 +5,7 @@ from ._backend import use_backend
 from ._extension import build_info
 from .critic_loss import wasserstein_critic_loss
 from .diagnosis import check_critic
+from .kid import KIDResult, kernel_inception_distance
 from .mmd import kernel_matvec, mmd2, witness
 from .ops.interpolate import interpolate
 from .ops.norm_penalty import norm_penalty
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClipStats",
+    "KIDResult",
     "__version__",
     "build_info",
     "check_critic",
@@ -23,6 +25,7 @@ __all__ = [
     "explain_route",
     "gradient_penalty",
     "interpolate",
+    "kernel_inception_distance",
     "kernel_matvec",
     "kernels",
     "mmd2",

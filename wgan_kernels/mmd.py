@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from . import _checks
 from .kernels import Kernel
 from .pair_sums import matvec, weighted_sum
+from .progress import shown
+
+if TYPE_CHECKING:  # a build of torch may lack it
+    from torch.distributed import ProcessGroup
+
+_SILENT = nullcontext()
 
 
-def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -> Tensor:
+def mmd2(
+    x: Tensor,
+    y: Tensor,
+    kernel: Kernel,
+    *,
+    estimator: str = "unbiased",
+    group: ProcessGroup | None = None,
+    progress: bool = False,
+) -> Tensor:
     """Squared maximum mean discrepancy of two samples.
 
     unbiased: sum_{i!=j} k(x_i, x_j) / N(N - 1) + sum_{i!=j} k(y_i, y_j) / M(M - 1) - 2 sum_{i,j} k(x_i, y_j) / NM
@@ -22,6 +39,11 @@ def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -
         kernel: one of `wgan_kernels.kernels`.
         estimator: 'unbiased' (the U-statistic; may be negative, and its mean is 0 for equal distributions) or
             'biased' (the V-statistic; never negative).
+        group: a process group of torch.distributed, such as dist.group.WORLD: x and y are then the rows of this rank,
+            any number of them, and the value is that of the rows of all ranks, on all ranks. The gradient by a rank's
+            rows is that of the value, not divided by the number of ranks. See `wgan_kernels.ranks.mmd2`.
+        progress: shows a bar (of tqdm) over the pairs done, where the compiled library works on CPU tensors for longer
+            than some tenths of a second; so does a backward pass that has to go through the pairs again.
 
     Returns:
         () float64 for float64 input, else float32.
@@ -34,9 +56,13 @@ def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -
     Differentiable twice by x and y; a third derivative raises. The N x M matrix is never stored: beside the gradients a
     call takes memory for a few copies of the points. Distances are taken between centred points, in float32 where that
     leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed order: the same input gives the
-    same bits for any number of threads.
+    same bits for any number of threads. A large call on the CPU hears Ctrl-C within some tenths of a second.
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6 (unbiased) and equation 5 (biased).
     """
+    if group is not None:
+        from . import ranks
+
+        return ranks.mmd2(x, y, kernel, estimator=estimator, group=group, progress=progress)
     biased = estimator == "biased"
     if not biased and estimator != "unbiased":
         _checks.choice("estimator", estimator, ("unbiased", "biased"))
@@ -44,7 +70,8 @@ def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -
     _check_kernel(kernel)
     pairs_x, pairs_y = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (n * m))
-    return weighted_sum(x, y, kernel, weights, diagonal=biased)
+    with shown("mmd2") if progress else _SILENT:
+        return weighted_sum(x, y, kernel, weights, diagonal=biased)
 
 
 def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:

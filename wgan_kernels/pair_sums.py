@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from .kernels import Kernel
 from .ops.kernel_matvec import kernel_matvec
-from .ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from .ops.kernel_sums import _row_ranges, kernel_sums, weighted_kernel_sum
 
 
 def weighted_sum(
@@ -31,3 +34,27 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D); v: (M, P) or (B, M, P) -> (N, P) or (B, N, P).
     """
     return kernel_matvec(x, y, v, kernel.kinds, kernel.params, diagonal=diagonal)
+
+
+def share_of_sum(
+    x: Tensor,
+    y: Tensor,
+    kernel: Kernel,
+    weights: tuple[float, float, float],
+    share: int,
+    shares: int,
+    *,
+    diagonal: bool,
+    spread: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """What one of several equal shares of the pairs adds to weighted_sum: as it is, and in float64.
+
+    spread: what learned parameters of the kernel go through first.
+    """
+    rows = x.size(-2) + y.size(-2)
+    ranges = list(_row_ranges(rows, 0, rows, shares))
+    begin, end = ranges[share] if share < len(ranges) else (rows, rows)
+    params = spread(kernel.params) if isinstance(kernel.params, Tensor) else kernel.params
+    value, sums = kernel_sums(x, y, kernel.kinds, params, weights, diagonal=diagonal, begin=begin, end=end)
+    block_weights = torch.tensor(weights, dtype=sums.dtype, device=sums.device)[:, None]
+    return value, (block_weights * sums.detach()).sum()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _backend
 from ..reference import kernel_sums as reference
-from . import _schemas
+from . import _progress, _schemas
 from ._autograd import differentiable, eager_function, third_derivative
 from ._mixtures import allows_tf32, as_tensors, keep_for_graphs
 
@@ -21,6 +21,7 @@ _X, _Y, _PARAMS = 1, 2, 4
 _WORK_PER_CALL = 4e10
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
 _ROWS = 96
+_PASSES = {0: "", 1: "backward", 4: "double backward"}  # by where an operator takes x
 
 
 def _empty_unless(needed: int, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -136,6 +137,11 @@ def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[i
     yield begin, end
 
 
+def _pairs(rows: int, begin: int, end: int) -> float:
+    """How many pairs rows [begin, end) own."""
+    return ((rows - begin) * (rows - begin - 1) - (rows - end) * (rows - end - 1)) / 2
+
+
 def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: int) -> Callable[..., Any]:
     """The operator as eager callers run it: a large one in several calls, between which Python hears an interrupt.
 
@@ -155,10 +161,12 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
             points = [t.float() if isinstance(t, Tensor) and t.dtype == x.dtype else t for t in args[:tensors]]
             results = run(*points, *args[tensors:])
             return results if x_at == 0 else tuple(t.to(x.dtype) if t.dtype == torch.float32 else t for t in results)
-        calls, total = int(work / _WORK_PER_CALL) + 1, None
-        for first, last in _row_ranges(rows, begin, rows if end < 0 else end, calls):
-            part = operator(*args[:-4], first, last, diagonal, needs)
-            total = part if total is None else [whole.add_(share) for whole, share in zip(total, part)]
+        calls, end, total = int(work / _WORK_PER_CALL) + 1, rows if end < 0 else end, None
+        with _progress.sweep(_PASSES[x_at], _pairs(rows, begin, end)) as report:
+            for first, last in _row_ranges(rows, begin, end, calls):
+                part = operator(*args[:-4], first, last, diagonal, needs)
+                total = part if total is None else [whole.add_(share) for whole, share in zip(total, part)]
+                report(_pairs(rows, first, last))
         if x_at == 0:  # the value is a small difference of large sums: not to be added up in float32
             _, sums, *grads = total
             total = (args[2] * sums).sum((-2, -1)).to(part[0].dtype), sums, *grads
@@ -262,22 +270,21 @@ def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor
 
 def _value_forward(ctx: Any, x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> Tensor:
     value, _, *grads = _run_value(x, y, constants)
-    ctx.save_for_backward(x, y)
-    ctx.kept = grads, constants
+    ctx.save_for_backward(x, y, *grads)  # all of them: what is kept otherwise, activation checkpointing cannot drop
+    ctx.constants = constants
     return value
 
 
 def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     needs_x, needs_y, _ = ctx.needs_input_grad
-    grads, constants = ctx.kept
+    x, y, *grads = ctx.saved_tensors
     if torch.is_grad_enabled():
-        x, y = ctx.saved_tensors
-        weights, params, *settings, _ = constants
+        weights, params, *settings, _ = ctx.constants
         total, needs = weights * grad_value[..., None, None].double(), _needs(needs_x, needs_y, False)
         grad_x, grad_y, _ = _only_needed(_kernel_sums_backward(total, x, y, params, *settings, needs), needs)
         return grad_x, grad_y, None
     kept = [grads[0] if needs_x else None, grads[1] if needs_y else None, None]
-    grad_x, grad_y, _ = _scaled(kept, grad_value, ctx.saved_tensors[0])
+    grad_x, grad_y, _ = _scaled(kept, grad_value, x)
     return grad_x, grad_y, None
 
 
