@@ -208,7 +208,7 @@ def metric(group: Any) -> None:
     from wgan_kernels.metrics import KernelInceptionDistance
 
     def fed(parts: list[tuple[Tensor, bool]], **settings: Any) -> KernelInceptionDistance:
-        made = KernelInceptionDistance(3, 4, kernel=RBF(2.0), seed=1, **settings)
+        made = KernelInceptionDistance(4, 3, kernel=RBF(2.0), seed=1, **settings)
         for features, real in parts:
             for batch in features.split(2):
                 made.update(batch, real) if len(batch) else None
@@ -220,6 +220,12 @@ def metric(group: Any) -> None:
     for ours, expected in zip(spread.compute(), alone.compute()):
         assert torch.equal(ours, expected), (ours, expected)
     assert sum(map(len, spread.real_features)) == len(points.x)
+    try:
+        fed([(points.x, True)], process_group=group).compute()
+    except ValueError as found:
+        assert "there are no fake features yet" in str(found)
+    else:
+        raise AssertionError("a distance to nothing")
 
 
 CASES: dict[str, Callable[[Any], None]] = {

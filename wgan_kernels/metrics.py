@@ -73,13 +73,10 @@ class KernelInceptionDistance(Metric):
         (self.real_features if real else self.fake_features).append(features.detach())
 
     def compute(self) -> KIDResult:
-        for name in ("real_features", "fake_features"):
-            if not getattr(self, name):
-                raise ValueError(f"there are no {name.replace('_', ' ')} yet: call update(features, real=...) first")
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
         return kernel_inception_distance(
-            dim_zero_cat(self.real_features),
-            dim_zero_cat(self.fake_features),
+            _joined("real", self.real_features),
+            _joined("fake", self.fake_features),
             subsets=self.subsets,
             subset_size=self.subset_size,
             kernel=self.kernel,
@@ -91,3 +88,11 @@ class KernelInceptionDistance(Metric):
         super().reset()
         if not self.reset_real_features:
             self.real_features = real_features
+
+
+def _joined(name: str, batches: list[Tensor] | Tensor) -> Tensor:
+    """(N, D), of the batches of this rank or of all ranks, which are one tensor already."""
+    features = dim_zero_cat(batches) if len(batches) else None
+    if features is None or len(features) == 0:
+        raise ValueError(f"there are no {name} features yet: call update(features, real={name == 'real'}) first")
+    return features

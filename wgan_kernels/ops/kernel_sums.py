@@ -16,9 +16,10 @@ from ._autograd import differentiable, eager_function, third_derivative
 from ._mixtures import allows_tf32, as_tensors, keep_for_graphs
 
 _X, _Y, _PARAMS = 1, 2, 4
-# Pairs times features (and a little for the kernel function) in one call of an operator: some tenths of a second on
-# one core, between which Python can hear an interrupt.
-_WORK_PER_CALL = 4e10
+# Pairs times features (and what a kernel function takes for one more) in one call of an operator: some tenths of a
+# second on one core, between which Python can hear an interrupt.
+_WORK_PER_CALL = 1e10
+_KERNEL_FUNCTION = 8  # features that take as long as one component of the kernel
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
 _ROWS = 96
 _PASSES = {0: "", 1: "backward", 4: "double backward"}  # by where an operator takes x
@@ -153,15 +154,17 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
         if x.numel() + y.numel() < _ONE_CALL or not x.is_cpu:
             return operator(*args)
         begin, end, diagonal, needs = args[-4:]
-        rows = x.shape[-2] + y.shape[-2]
-        work = rows**2 * (x.shape[-1] + 8) * (x.shape[0] if x.dim() == 3 else 1)
+        rows, components = x.shape[-2] + y.shape[-2], args[tensors - 1].shape[0]
+        end = rows if end < 0 else end
+        work = _pairs(rows, begin, end) * (x.shape[-1] + _KERNEL_FUNCTION * components)
+        work *= x.shape[0] if x.dim() == 3 else 1
         if work < _WORK_PER_CALL:
             return operator(*args)
         if x.dtype in (torch.bfloat16, torch.float16):  # parts are rounded once, after they are added up
             points = [t.float() if isinstance(t, Tensor) and t.dtype == x.dtype else t for t in args[:tensors]]
             results = run(*points, *args[tensors:])
             return results if x_at == 0 else tuple(t.to(x.dtype) if t.dtype == torch.float32 else t for t in results)
-        calls, end, total = int(work / _WORK_PER_CALL) + 1, rows if end < 0 else end, None
+        calls, total = int(work / _WORK_PER_CALL) + 1, None
         with _progress.sweep(_PASSES[x_at], _pairs(rows, begin, end)) as report:
             for first, last in _row_ranges(rows, begin, end, calls):
                 part = operator(*args[:-4], first, last, diagonal, needs)
