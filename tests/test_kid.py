@@ -155,8 +155,12 @@ def test_what_it_refuses() -> None:
             real, fake, **{"subsets": 2, "subset_size": 3, "kernel": KERNEL, **settings}
         )
 
-    assert_same_error(call(subset_size=6), ValueError, "subset_size must be at most the number of rows of fake, 5, got 6")
-    assert_same_error(call(subset_size=7), ValueError, "subset_size must be at most the number of rows of real, 6, got 7")
+    assert_same_error(
+        call(subset_size=6), ValueError, "subset_size must be at most the number of rows of fake, 5, got 6"
+    )
+    assert_same_error(
+        call(subset_size=7), ValueError, "subset_size must be at most the number of rows of real, 6, got 7"
+    )
     assert_same_error(call(subset_size=1), ValueError, "subset_size must be at least 2, got 1")
     assert_same_error(call(subset_size=2.0), TypeError, "subset_size must be a whole number, got float")
     assert_same_error(call(subsets=0), ValueError, "subsets must be at least 1, got 0")
