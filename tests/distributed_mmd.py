@@ -205,6 +205,7 @@ def errors(group: Any) -> None:
     refused(TypeError, f"the same dtype on all ranks, {where}", *(double if odd else (x, y)))
     refused(ValueError, "estimator must be the same", estimator="biased" if odd else "unbiased")
     refused(ValueError, "kernel must be the same", kernel=InverseMultiquadric(1.0) if odd else None)
+    refused(ValueError, f"with (1.0,) on rank 0 and RBF of rbf with (1.5,) on rank {last}", kernel=RBF(1.0 + odd / 2))
     here = "y must have as many features as x" if odd else f"refused on rank {last}: ValueError: y must have as many"
     refused(ValueError, here, y=wide if odd else y)
     here = "x must be a torch.Tensor, got int" if odd else f"refused on rank {last}: TypeError: x must be"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import subprocess
@@ -119,6 +120,20 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         results.append([*result, points.grad])
     for ours, expected in zip(*results):
         assert_same_by_another_route(ours.detach(), expected.detach())
+
+
+def test_compiled_equals_eager() -> None:
+    """Of all rows, whatever their order: a compiled draw is another one."""
+    real, fake = samples((9, 3), torch.float64, seed=1), samples((9, 3), torch.float64, seed=2) + 1
+    function = functools.partial(kernel_inception_distance, subsets=2, subset_size=9, kernel=KERNEL)
+    found = []
+    for run in (function, torch.compile(function, fullgraph=True, backend="aot_eager")):
+        points = leaf(fake.clone())
+        mean, _ = run(real, points)
+        mean.backward()
+        found.append((mean.detach(), points.grad))
+    for ours, expected in zip(*found):
+        assert_same_by_another_route(ours, expected)
 
 
 def test_many_chunks_keep_no_subset() -> None:

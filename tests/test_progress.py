@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from cases import assert_same_bits, leaf, samples
 from tolerances import INTERRUPT
 from torch import Tensor
@@ -74,6 +75,20 @@ def test_a_bar_for_every_sweep(bars: list[Bar], dtype: torch.dtype) -> None:
     for bar in bars:
         assert bar.closed and bar.total == PAIRS == sum(bar.updates)
         assert len(bar.updates) > 3 and max(bar.updates) < 0.5 * PAIRS
+
+
+def test_the_first_rank_of_a_group_shows_the_bar(bars: list[Bar], tmp_path: Path) -> None:
+    x, y = points()
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        value = mmd2(x, y, KERNEL, group=dist.group.WORLD, progress=True)
+        assert [bar.desc for bar in bars] == ["mmd2"]
+        torch.autograd.grad(value, x, create_graph=True)
+        assert [bar.desc for bar in bars] == ["mmd2", "mmd2 backward"]
+        mmd2(x, y, KERNEL, group=dist.group.WORLD)
+        assert len(bars) == 2
+    finally:
+        dist.destroy_process_group()
 
 
 def test_only_calls_that_ask_for_one_have_a_bar(bars: list[Bar]) -> None:

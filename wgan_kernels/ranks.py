@@ -44,8 +44,10 @@ def mmd2(
 
     Differentiable twice. The value is one number that all ranks hold: use it alike on all of them, and call backward or
     autograd.grad on all of them. The gradient by a rank's rows is that of the value, not divided by the number of
-    ranks; that by parameters of the kernel is complete on every rank (average, as DistributedDataParallel does, changes
-    nothing). Each rank holds all points, O((N + M) D), and sums an equal share of the pairs, in a fixed order.
+    ranks; a loss made of such gradients counts as the sum of what the ranks make of theirs. The gradient by parameters
+    of the kernel is complete on every rank. Gradients of a network that made the rows are to be added up over the
+    ranks: DistributedDataParallel averages them, so multiply the value by the number of ranks there.
+    Each rank holds all points, O((N + M) D), and sums an equal share of the pairs; sums have a fixed order.
     Not for torch.compile. Runs with gloo; with NCCL it is untested.
     """
     _check_group(group)
@@ -126,7 +128,13 @@ def _call(x: Any, y: Any, kernel: Any, estimator: Any) -> _Call | Exception:
         return error
     grad_mode = torch.is_grad_enabled()
     needs = (grad_mode and x.requires_grad, grad_mode and y.requires_grad)
-    return _Call(None, *x.shape[:1], *y.shape, x.dtype, estimator, type(kernel).__name__, grad_mode, *needs)
+    return _Call(None, len(x), len(y), x.size(1), x.dtype, estimator, _description(kernel), grad_mode, *needs)
+
+
+def _description(kernel: Kernel) -> str:
+    """To compare kernels by: those of ranks may differ in their numbers where each chose them for its own rows."""
+    params = kernel.params.tolist() if isinstance(kernel.params, Tensor) else kernel.params
+    return f"{type(kernel).__name__} of {', '.join(kernel.kinds)} with {params}"
 
 
 # Of a call, what has to be the same on all ranks, and in which words it is refused.
