@@ -272,21 +272,21 @@ def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor
 
 
 def _value_forward(ctx: Any, x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> Tensor:
-    value, _, *grads = _run_value(x, y, constants)
-    ctx.save_for_backward(x, y, *grads)  # all of them: what is kept otherwise, activation checkpointing cannot drop
+    value, _, grad_x, grad_y, _ = _run_value(x, y, constants)
+    ctx.save_for_backward(x, y, grad_x, grad_y)  # what is kept in other ways, activation checkpointing cannot drop
     ctx.constants = constants
     return value
 
 
 def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     needs_x, needs_y, _ = ctx.needs_input_grad
-    x, y, *grads = ctx.saved_tensors
+    x, y, kept_x, kept_y = ctx.saved_tensors
     if torch.is_grad_enabled():
         weights, params, *settings, _ = ctx.constants
         total, needs = weights * grad_value[..., None, None].double(), _needs(needs_x, needs_y, False)
         grad_x, grad_y, _ = _only_needed(_kernel_sums_backward(total, x, y, params, *settings, needs), needs)
         return grad_x, grad_y, None
-    kept = [grads[0] if needs_x else None, grads[1] if needs_y else None, None]
+    kept = [kept_x if needs_x else None, kept_y if needs_y else None, None]
     grad_x, grad_y, _ = _scaled(kept, grad_value, x)
     return grad_x, grad_y, None
 
