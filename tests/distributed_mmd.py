@@ -213,6 +213,10 @@ def errors(group: Any) -> None:
     here = "estimator must be one of" if odd else "refused on rank"
     refused(ValueError, here, estimator="best" if odd else "unbiased")
     refused(ValueError, "x must hold at least 2 points on all ranks together, got 1", x=x[: int(odd)])
+    kept, sys.modules["tqdm.auto"] = sys.modules.get("tqdm.auto"), None
+    here = "progress=True needs tqdm" if odd else f"refused on rank {last}: ImportError: progress=True needs tqdm"
+    refused(ImportError if odd else ValueError, here, progress=odd)
+    sys.modules.pop("tqdm.auto") if kept is None else sys.modules.update({"tqdm.auto": kept})
     with torch.set_grad_enabled(odd):
         refused(ValueError, "all ranks must record gradients or none")
     assert mmd2(x, y, RBF(1.0), group=group) > 0

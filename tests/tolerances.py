@@ -48,7 +48,7 @@ MATRIX_PRODUCTS = {"ieee": 2e-6, "tf32": 2e-3}
 # torchmetrics' kernel inception distance, whose sums cancel in float64, relative:
 TORCHMETRICS = 1e-6
 # Seconds from Ctrl-C to KeyboardInterrupt, in the middle of a call of minutes: some tenths on a machine of one's own.
-INTERRUPT = 3.0
+INTERRUPT = 5.0
 
 
 def largest(x: Tensor) -> float:

@@ -51,14 +51,14 @@ def mmd2(
     Not for torch.compile. Runs with gloo; with NCCL it is untested.
     """
     _check_group(group)
-    calls = _agree(_call(x, y, kernel, estimator), group)
-    counts, (N, M) = tuple((call.n, call.m) for call in calls), (sum(call.n for call in calls), sum(c.m for c in calls))
+    calls = _agree(_call(x, y, kernel, estimator, progress), group)
+    counts = tuple((call.n, call.m) for call in calls)
+    N, M = (sum(rows) for rows in zip(*counts))
     biased = estimator == "biased"
+    least = 1 if biased else 2
     for name, points in (("x", N), ("y", M)):
-        if points < (1 if biased else 2):
-            raise ValueError(
-                f"{name} must hold at least {1 if biased else 2} points on all ranks together, got {points}"
-            )
+        if points < least:
+            raise ValueError(f"{name} must hold at least {least} points on all ranks together, got {points}")
     pairs_x, pairs_y = (N * N, M * M) if biased else (N * (N - 1), M * (M - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (N * M))
     # Where one rank has to take part in a backward pass all have to, those without rows among them.
@@ -116,7 +116,7 @@ def _check_group(group: Any) -> None:
         raise TypeError(f"group must be a process group of torch.distributed, got {type(group).__name__}{hint}")
 
 
-def _call(x: Any, y: Any, kernel: Any, estimator: Any) -> _Call | Exception:
+def _call(x: Any, y: Any, kernel: Any, estimator: Any, progress: bool) -> _Call | Exception:
     """What to tell the other ranks, or what is wrong here."""
     try:
         _check_points({"x": x, "y": y})
@@ -124,7 +124,9 @@ def _call(x: Any, y: Any, kernel: Any, estimator: Any) -> _Call | Exception:
             raise ValueError(f"x must be (number, features) with group, got {tuple(x.shape)}")
         _check_kernel(kernel)
         _checks.choice("estimator", estimator, ("unbiased", "biased"))
-    except (TypeError, ValueError) as error:
+        if progress:
+            shown("mmd2")  # raises where there are no bars
+    except (TypeError, ValueError, ImportError) as error:
         return error
     grad_mode = torch.is_grad_enabled()
     needs = (grad_mode and x.requires_grad, grad_mode and y.requires_grad)
