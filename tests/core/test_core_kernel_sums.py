@@ -164,29 +164,50 @@ def cases(rng, dtype, shift):
         yield N, rows, index % 2 == 0, problem(rng, N, M, D, dtype, 1 + index % 3, index), f"{N}, {M}, {D}, rows {rows}"
 
 
+def check_everything(core, isa, dtype, N, rows, diagonal, inputs, message):
+    x, y, u, v, kinds, thetas, along_thetas, weights = inputs
+    mixture = core.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas, shapes_of(kinds))
+    arguments = dtype, (x, y), rows, diagonal, mixture, len(kinds)
+    results = for_any_threads(core, isa, lambda run: call(core, run, *arguments))
+    tangents = for_any_threads(core, isa, lambda run: call(core, run, *arguments, along=(u, v)))
+    for b in range(2):
+        z, direction = (np.concatenate([to_values(p[b], dtype) for p in pair]) for pair in ((x, y), (u, v)))
+        oracle = Oracle(z, N, direction, rows, diagonal, kinds, thetas, along_thetas, weights[b])
+        exact, size, grad_size = SUMS_TOLERANCE[dtype], oracle.magnitude, oracle.grad_magnitude
+        assert_near(results[0][b], oracle.sums, size, exact, f"sums, {message}")
+        assert_near(results[1][b], oracle.theta_sums, size, exact, f"theta sums, {message}")
+        grad = np.concatenate([to_values(g[b], dtype) for g in results[2:]])
+        assert_near(grad, oracle.grad, grad_size, TOLERANCE[dtype], f"gradient, {message}")
+        size, grad_size = oracle.along_magnitude, oracle.along_grad_magnitude
+        assert_near(tangents[0][b], oracle.along_sums, size, exact, f"sums along, {message}")
+        assert_near(tangents[1][b], oracle.along_theta_sums, size, exact, f"theta sums along, {message}")
+        grad = np.concatenate([to_values(g[b], dtype) for g in tangents[2:]])
+        assert_near(grad, oracle.along_grad, grad_size, TOLERANCE[dtype], f"gradient along, {message}")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_sums_gradients_and_tangents(core, isa, dtype):
-    for N, rows, diagonal, (x, y, u, v, kinds, thetas, along_thetas, weights), message in cases(
-        np.random.default_rng(3), dtype, DTYPES.index(dtype) * 2
-    ):
-        C = len(kinds)
-        mixture = core.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas, shapes_of(kinds))
-        arguments = dtype, (x, y), rows, diagonal, mixture, C
-        results = for_any_threads(core, isa, lambda run: call(core, run, *arguments))  # noqa: B023
-        tangents = for_any_threads(core, isa, lambda run: call(core, run, *arguments, along=(u, v)))  # noqa: B023
-        for b in range(2):
-            z, direction = (np.concatenate([to_values(p[b], dtype) for p in pair]) for pair in ((x, y), (u, v)))
-            oracle = Oracle(z, N, direction, rows, diagonal, kinds, thetas, along_thetas, weights[b])
-            exact, size, grad_size = SUMS_TOLERANCE[dtype], oracle.magnitude, oracle.grad_magnitude
-            assert_near(results[0][b], oracle.sums, size, exact, f"sums, {message}")
-            assert_near(results[1][b], oracle.theta_sums, size, exact, f"theta sums, {message}")
-            grad = np.concatenate([to_values(g[b], dtype) for g in results[2:]])
-            assert_near(grad, oracle.grad, grad_size, TOLERANCE[dtype], f"gradient, {message}")
-            size, grad_size = oracle.along_magnitude, oracle.along_grad_magnitude
-            assert_near(tangents[0][b], oracle.along_sums, size, exact, f"sums along, {message}")
-            assert_near(tangents[1][b], oracle.along_theta_sums, size, exact, f"theta sums along, {message}")
-            grad = np.concatenate([to_values(g[b], dtype) for g in tangents[2:]])
-            assert_near(grad, oracle.along_grad, grad_size, TOLERANCE[dtype], f"gradient along, {message}")
+    for N, rows, diagonal, inputs, message in cases(np.random.default_rng(3), dtype, DTYPES.index(dtype) * 2):
+        check_everything(core, isa, dtype, N, rows, diagonal, inputs, message)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_matrix_unit(core, dtype):
+    """Products of many features on processors that have one: blocks of 32 points and features, cut at 512 features."""
+    if "amx" not in core.supported_isas():
+        pytest.skip("this machine has no matrix unit")
+    rng = np.random.default_rng(9)
+    for index, (N, M, D) in enumerate([(33, 2, 128), (97, 31, 130), (3, 64, 545)]):
+        inputs = problem(rng, N, M, D, dtype, 3, (RBF, POLYNOMIAL, MATERN32)[index])
+        everything = (core, "amx", dtype, N, (0, N + M), index == 1, inputs, f"{N}, {M}, {D}")
+        check_everything(*everything)
+    # It takes numbers below the normal ones for zeros, so that such points are left to others.
+    x, y, *_ = problem(rng, 5, 4, 128, "float32", 1)
+    tiny = [place(np.float32(1e-15) * each, "float32") for each in (x, y)]
+    mixture = core.Mixture([RBF], [1e-15], [1.0] * 6, [0.0])
+    results = [call(core, core.Run(each), "float32", tiny, (0, 9), False, mixture, 1) for each in ("amx", "avx512")]
+    for ours, plain in zip(*results):
+        np.testing.assert_array_equal(ours, plain)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
