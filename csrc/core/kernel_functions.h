@@ -42,8 +42,8 @@ WGK_INLINE KernelTerms<V> with_length(V s, Real inverse, V k, V k_s, V k_ss) {
 
 // 1 / r, and 0 where points coincide: what has a cusp there takes 0 for its derivatives.
 template <class V>
-WGK_INLINE V inverse_root(V s, V r) {
-  return s == 0 ? V{} : reciprocal(r);
+WGK_INLINE V inverse_root(V r) {
+  return r == 0 ? V{} : reciprocal(r);
 }
 
 // Each is made of theta and shape, and says whether it is of r^2 or of x.y, and whether it takes the root of r^2.
@@ -118,7 +118,7 @@ struct Laplacian : OfRoot {
 
   template <class V>
   WGK_INLINE KernelTerms<V> operator()(V s) const {
-    const V r = square_root(s), over_r = inverse_root(s, r);
+    const V r = square_root(s), over_r = inverse_root(r);
     const V k = exp2_of_negative(r * exponent), k_s = k * over_r * (inverse / -2);
     return with_length(s, inverse, k, k_s, k_s * over_r * (over_r + inverse) / -2);
   }
@@ -137,7 +137,7 @@ struct Matern32 : OfRoot {
   template <class V>
   WGK_INLINE KernelTerms<V> operator()(V s) const {
     const V r = square_root(s), decay = exp2_of_negative(r * exponent), k_s = decay * (c * c / -2);
-    return with_length(s, inverse, (r * c + 1) * decay, k_s, k_s * inverse_root(s, r) * (c / -2));
+    return with_length(s, inverse, (r * c + 1) * decay, k_s, k_s * inverse_root(r) * (c / -2));
   }
 };
 
@@ -165,7 +165,7 @@ struct Energy : OfRoot {
 
   template <class V>
   WGK_INLINE KernelTerms<V> operator()(V s) const {
-    const V r = square_root(s), over_r = inverse_root(s, r), k_s = over_r / -2;
+    const V r = square_root(s), over_r = inverse_root(r), k_s = over_r / -2;
     return {-r, k_s, k_s * over_r * over_r / -2, V{}, V{}, V{}};
   }
 };
@@ -187,6 +187,9 @@ struct Polynomial : OfProducts {
       return {base, one, V{}, one, V{}, V{}};
     }
     V power = base * 0 + 1;  // keeps NaN
+#ifdef __CUDACC__
+#pragma unroll 1  // kernels hold this loop once for each of their registers
+#endif
     for (int i = 2; i < degree; ++i) {
       power *= base;
     }

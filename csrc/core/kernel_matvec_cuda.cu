@@ -28,7 +28,11 @@ WGK_INLINE void multiply_points(const ProductArguments& a, const ProductUnit& un
     }
     load_points<P, kProductColumns<T>>(z, unit.b, z.N + column, count, d, width, columns);
     if (q == 0 && thread_in_block() < count) {
-      shared.norms[threadIdx.x] = product_of<P>(a.points.norms, unit.b * (z.N + z.M) + z.N + column + threadIdx.x);
+      const int64_t at = unit.b * (z.N + z.M) + z.N + column + threadIdx.x;
+      shared.norms[threadIdx.x] = product_of<T>(a.points.norms, unit.numbers, at);
+      if (a.mixture.has_products) {
+        shared.shifts[threadIdx.x] = product_of<T>(a.points.shifts, unit.numbers, at);
+      }
     }
     __syncthreads();
     if (row < unit.count) {
@@ -59,42 +63,44 @@ __device__ void load_columns(const ProductArguments& a, const ProductUnit& unit,
   }
 }
 
-template <KernelTerm term, class T, int kN>
-WGK_INLINE void evaluate_term(const ProductArguments& a, const ProductShared<T>& shared, const T (&s)[kN][4],
-                              T (&w)[kN][4]) {
+template <bool of_products, KernelTerm term, class T, int kN>
+WGK_INLINE void evaluate_term(const ProductArguments& a, const ProductShared<T>& shared, const PairSums<T>& sums,
+                              const T (&s)[kN][4], T (&w)[kN][4]) {
   for (int c = 0; c < a.mixture.C; ++c) {
-    with_stored_kernel<T>(a.mixture.kind(c), shared.kernels + c, [&](const auto& kernel) {
+    with_stored_kernel<of_products, T>(a.mixture.kind(c), shared.kernels + c, [&](const auto& kernel) {
+      using Kernel = std::decay_t<decltype(kernel)>;
 #pragma unroll
       for (int at = 0; at < 4 * kN; ++at) {
-        w[at / 4][at % 4] += shared.weights[c] * cuda::pick<term>(kernel(s[at / 4][at % 4]));
+        const T each = argument_of<Kernel>(s[at / 4][at % 4], sums, at);
+        w[at / 4][at % 4] += shared.weights[c] * cuda::pick<term>(kernel(each));
       }
     });
   }
 }
 
-template <class T, int kN>
-WGK_INLINE void evaluate(const ProductArguments& a, const ProductShared<T>& shared, const T (&s)[kN][4],
-                         T (&w)[kN][4]) {
+// Adds kernels of products, where s are the products of centred points and sums those of their shifts, or of distances,
+// where s are their squares and sums those of norms.
+template <bool of_products, class T, int kN>
+WGK_INLINE void evaluate(const ProductArguments& a, const ProductShared<T>& shared, const PairSums<T>& sums,
+                         const T (&s)[kN][4], T (&w)[kN][4]) {
   switch (a.term) {
     case KernelTerm::k:
-      return evaluate_term<KernelTerm::k>(a, shared, s, w);
+      return evaluate_term<of_products, KernelTerm::k>(a, shared, sums, s, w);
     case KernelTerm::k_s:
-      return evaluate_term<KernelTerm::k_s>(a, shared, s, w);
+      return evaluate_term<of_products, KernelTerm::k_s>(a, shared, sums, s, w);
     case KernelTerm::k_ss:
-      return evaluate_term<KernelTerm::k_ss>(a, shared, s, w);
+      return evaluate_term<of_products, KernelTerm::k_ss>(a, shared, sums, s, w);
     case KernelTerm::k_t:
-      return evaluate_term<KernelTerm::k_t>(a, shared, s, w);
+      return evaluate_term<of_products, KernelTerm::k_t>(a, shared, sums, s, w);
     case KernelTerm::k_st:
-      return evaluate_term<KernelTerm::k_st>(a, shared, s, w);
+      return evaluate_term<of_products, KernelTerm::k_st>(a, shared, sums, s, w);
     case KernelTerm::k_tt:
-      return evaluate_term<KernelTerm::k_tt>(a, shared, s, w);
+      return evaluate_term<of_products, KernelTerm::k_tt>(a, shared, sums, s, w);
   }
 }
 
-template <class P>
-WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit,
-                              const ProductShared<typename P::T>& shared) {
-  using T = typename P::T;
+template <class T>
+WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit, const ProductShared<T>& shared) {
   constexpr int kN = kProductColumns<T> / 8, kF = kFeatures<T> / 8;
   const CentredPoints& z = a.points.z;
   const int row = first_row_of_warp<1>();
@@ -105,20 +111,36 @@ WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit
   for (int64_t tile = unit.first; tile < unit.last; ++tile) {
     const int64_t column = tile * kProductColumns<T>;
     const int count = static_cast<int>(min(z.M - column, static_cast<int64_t>(kProductColumns<T>)));
-    T s[kN][4], w[kN][4] = {}, row_sums[2] = {};
-    multiply_points<P>(a, unit, column, count, shared, s);
+    T s[kN][4], w[kN][4] = {};
+    with_products<T>(a.points, unit.numbers, [&](auto products) {
+      multiply_points<decltype(products)>(a, unit, column, count, shared, s);
+    });
     __syncthreads();
-    load_columns<P>(a, unit, column, count, shared.columns);
+    with_wide_products<T>(a.points, [&](auto products) {
+      load_columns<decltype(products)>(a, unit, column, count, shared.columns);
+    });
     __syncthreads();
     if (row >= unit.count) {
       continue;
     }
-    subtract_products<P>(a.points.norms, unit.b * (z.N + z.M) + unit.row, row, unit.count, shared.norms, T{1}, s);
+    const int64_t first = unit.b * (z.N + z.M) + unit.row;
+    const auto sums_of = [&](const PointProducts& own, const T* others) {
+      return pair_sums(own, unit.numbers, first, row, unit.count, others);
+    };
+    if (a.mixture.has_products) {
+      evaluate<true>(a, shared, sums_of(a.points.shifts, shared.shifts), s, w);
+    }
+    const PairSums<T> norms = sums_of(a.points.norms, shared.norms);
+    subtract_products(norms, T{1}, s);
     clamp_at_zero(s);
-    evaluate(a, shared, s, w);
+    evaluate<false>(a, shared, norms, s, w);
     const int64_t self = a.diagonal ? kNoPair : unit.row - column;
-    mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, self), row_sums);
-    add_weighted<typename P::Wide>(w, shared.columns, unit.width, sums);
+    with_wide_products<T>(a.points, [&](auto products) {
+      using P = decltype(products);
+      T row_sums[2] = {};
+      mask_weights<P>(w, counted_pairs<kN>(row, unit.count, count, self), row_sums);
+      add_weighted<P>(w, shared.columns, unit.width, sums);
+    });
     if (tile + 1 - flushed == kFlush) {
       flush_sums(sums, to, a.stride, unit.count - row, unit.width, flushed == unit.first);
       flushed = tile + 1;
@@ -130,17 +152,17 @@ WGK_INLINE void multiply_unit(const ProductArguments& a, const ProductUnit& unit
 template <class T>
 __global__ void __launch_bounds__(kPairThreads, 2) matvec_kernel(const ProductArguments a) {
   WGK_DYN_SHARED(unsigned char, memory);
-  const ProductUnit unit = product_unit<T>(a);
-  const PairNumbers numbers = pair_numbers(a.points, a.mixture, unit.b);
-  if ((numbers == PairNumbers::wide) != std::is_same_v<T, double>) {
+  ProductUnit unit = product_unit<T>(a);
+  unit.numbers = pair_numbers(a.points, a.mixture, unit.b);
+  if ((unit.numbers == PairNumbers::wide) != std::is_same_v<T, double>) {
     return;
   }
   const ProductShared<T> shared(memory, a.mixture.C);
   for (int c = thread_in_block(); c < a.mixture.C; c += kPairThreads) {
-    store_kernel<T>(a.mixture.kind(c), a.mixture.thetas[c], shared.kernels + c);
+    store_kernel<T>(a.mixture, c, shared.kernels + c);
     shared.weights[c] = static_cast<T>(a.weights[c]);
   }
-  with_products<T>(a.points, numbers, [&](auto products) { multiply_unit<decltype(products)>(a, unit, shared); });
+  multiply_unit(a, unit, shared);
 }
 
 __global__ void __launch_bounds__(kFinishThreads) finish_matvec_kernel(const ProductArguments a) {
@@ -189,6 +211,7 @@ CudaStatus kernel_matvec_cuda(CudaStream stream, MatmulPrecision precision, cons
     return 0;
   }
   a.mixture = mixture_arguments(mixture);
+  a.points.has_products = a.mixture.has_products;
   a.weights = weights;
   a.out = out;
   CudaStatus status = centre_points(stream, a.points);

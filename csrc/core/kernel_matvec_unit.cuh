@@ -32,10 +32,11 @@ struct ProductShared {
   T* rows;                // [kProductRows, kTileStride]
   T* columns;             // [kProductColumns, kTileStride], of the points, then of v
   T* norms;               // [kProductColumns]
+  T* shifts;              // the same
   T* weights;             // [C]
 
   static int64_t bytes(int64_t C) {
-    const int64_t numbers = (kProductRows + kProductColumns<T>) * kTileStride<T> + kProductColumns<T> + C;
+    const int64_t numbers = (kProductRows + kProductColumns<T>) * kTileStride<T> + 2 * kProductColumns<T> + C;
     return C * sizeof(StoredKernel) + numbers * sizeof(T);
   }
   __device__ ProductShared(unsigned char* memory, int C) {
@@ -43,12 +44,14 @@ struct ProductShared {
     rows = reinterpret_cast<T*>(kernels + C);
     columns = rows + kProductRows * kTileStride<T>;
     norms = columns + kProductColumns<T> * kTileStride<T>;
-    weights = norms + kProductColumns<T>;
+    shifts = norms + kProductColumns<T>;
+    weights = shifts + kProductColumns<T>;
   }
 };
 
 // What one block works on: a tile of rows, a range of tiles of columns, and a chunk of the columns of v.
 struct ProductUnit {
+  PairNumbers numbers;
   int64_t b, split, row, p;  // the first row and column of v
   int count, width;
   int64_t first, last;

@@ -37,7 +37,8 @@ void kernel_sums(Isa isa, ParallelFor run, const PointPairs& pairs, const Kernel
 void kernel_sums_tangent(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const void* along_x, const void* along_y,
                          const double* weights, double* sums, double* theta_sums, const KernelGradients& gradients);
 
-// The same on a GPU: all pointers but mixture.kinds are to device memory, mixture.C is at most kMaxComponents.
+// The same on a GPU: all pointers but mixture.kinds and mixture.shapes are to device memory, mixture.C is at most
+// kMaxComponents.
 // mode: gradients if any of those by points is wanted, tangents for kernel_sums_tangent. Pointers do not matter.
 int64_t kernel_sums_cuda_workspace(const PointPairs& pairs, int64_t C, PairMode mode);  // bytes, aligned to 256
 

@@ -23,10 +23,11 @@ struct FinishArguments {
   KernelGradients gradients;
 };
 
-// What a point adds with itself: to the sums (q = 0) or those of theta, or along the tangent.
+// What a point adds with itself: to the sums (q = 0) or those of theta, or along the tangent. Not of kernels of
+// products: the sweep counts these pairs.
 __device__ double at_zero(const MixtureArguments& mixture, int c, int q, bool tangent) {
   double value = 0;
-  cuda::with_kernel<double>(mixture.kind(c), mixture.thetas[c], [&](const auto& kernel) {
+  cuda::with_kernel<double>(mixture.kind(c), mixture.thetas[c], mixture.shapes[c], [&](const auto& kernel) {
     const auto terms = kernel(0.0);
     value = tangent ? (q == 0 ? terms.k_t : terms.k_tt) * mixture.along_thetas[c] : (q == 0 ? terms.k : terms.k_t);
   });
@@ -51,7 +52,7 @@ __device__ void finish_sums(const FinishArguments& f) {
     }
     sum = warp_sum(sum);
     if (lane == 0) {
-      const int64_t selves = f.selves[at / C];
+      const int64_t selves = is_of_products(a.mixture.kind(at % C)) ? 0 : f.selves[at / C];
       sum += selves == 0 ? 0 : static_cast<double>(selves) * at_zero(a.mixture, at % C, q, f.tangent);
       (q == 0 ? f.sums : f.theta_sums)[b * 3 * C + at] = sum;
     }
@@ -73,14 +74,25 @@ __device__ double moved_feature(const FinishArguments& f, int64_t b, int64_t row
   const PairNumbers numbers = pair_numbers(a.points, a.mixture, b);
   const auto feature = [&](const CentredPoints& p) { return centred_feature(p, numbers, b, row, d); };
   const int64_t chunk = d / (numbers == PairNumbers::wide ? kFeatures<double> : kFeatures<float>);
-  double moved = 0, w = 0, along_w = 0;
+  double moved = 0, w = 0, along_w = 0, products = 0, along_products = 0;
   for (int64_t split = 0; split < a.splits; ++split) {
     moved += a.moved[((split * z.B + b) * (z.N + z.M) + row) * z.stride + d];
     const double* w_sums = a.w_sums_of(chunk, split, b, row);
     w += w_sums[0];
     along_w += w_sums[1];
+    if (a.mixture.has_products) {
+      const double* product_sums = a.product_sums_of(split, b, row);
+      products += product_sums[0];
+      along_products += product_sums[1];
+    }
   }
-  return f.tangent ? 2 * (w * feature(a.points.along) + along_w * feature(z) - moved) : 2 * (w * feature(z) - moved);
+  moved = f.tangent ? 2 * (w * feature(a.points.along) + along_w * feature(z) - moved) : 2 * (w * feature(z) - moved);
+  if (a.mixture.has_products) {
+    const int64_t at = b * z.D + d;
+    moved += f.tangent ? products * a.points.along.origins[at] + along_products * z.origins[at]
+                       : products * z.origins[at];
+  }
+  return moved;
 }
 
 __device__ void finish_gradient(const FinishArguments& f) {
@@ -113,8 +125,8 @@ SumsArguments sums_arguments(Pieces& pieces, MatmulPrecision precision, const Po
   const auto points = [&](const void* x, const void* y) {
     return CentredPoints(pieces, p.dtype, p.B, p.N, p.M, p.D, x, y);
   };
-  SumsArguments a{PairPoints(pieces, precision, points(p.x, p.y)), {}, nullptr, {}, {}, {}, 0, 0, nullptr, nullptr,
-                  nullptr};
+  SumsArguments a{PairPoints(pieces, precision, points(p.x, p.y)), {}, nullptr, p.diagonal, {}, {}, {}, 0, 0,
+                  nullptr, nullptr, nullptr, nullptr};
   if (mode == PairMode::tangents) {
     a.points.add_along(pieces, points(along_x, along_y));
   }
@@ -128,6 +140,7 @@ SumsArguments sums_arguments(Pieces& pieces, MatmulPrecision precision, const Po
   if (!values) {
     a.moved = pieces.take<double>(a.splits * p.B * R * a.points.z.stride);
     a.w_sums = pieces.take<double>(feature_chunks(a.points.z.stride, kFeatures<double>) * a.splits * p.B * R * 2);
+    a.product_sums = pieces.take<double>(a.splits * p.B * R * 2);
   }
   return a;
 }
@@ -174,6 +187,7 @@ CudaStatus run(CudaStream stream, PairMode mode, const PointPairs& p, const Kern
     return 0;
   }
   a.mixture = mixture_arguments(mixture);
+  a.points.has_products = a.mixture.has_products;
   a.weights = weights;
   choose_rows(a, p, mode, gradients);
   f.begin = p.begin;

@@ -13,6 +13,7 @@ struct SumsArguments {
   PairPoints points;
   MixtureArguments mixture;
   const double* weights;  // [B, 3, C]; null without gradients
+  bool diagonal;          // kernels of products count the pairs of a point with itself
   RowSegment columns[4];  // owned x, owned y, other x, other y
   RowSegment rows[4];     // those of them that are swept
   bool wants[2];          // gradients of x and y
@@ -20,11 +21,15 @@ struct SumsArguments {
   double* shares;         // [B, 3, C, 2, row_tiles * splits], of the sums and those of theta
   double* moved;          // [splits, B, N + M, stride], sum_j w_ij z_j
   double* w_sums;         // [chunks, splits, B, N + M, 2], sum_j w_ij, and the same of the tangent's weights
+  double* product_sums;   // [splits, B, N + M, 2], the same of kernels of products alone
 
   // Every chunk of the features has sums of its own: its distances are added up in another order, and what
   // z_i sum_j w_ij and sum_j w_ij z_j have in common cancels only for the very same weights.
   __device__ double* w_sums_of(int64_t chunk, int64_t split, int64_t b, int64_t row) const {
     return w_sums + (((chunk * splits + split) * points.z.B + b) * (points.z.N + points.z.M) + row) * 2;
+  }
+  __device__ double* product_sums_of(int64_t split, int64_t b, int64_t row) const {
+    return product_sums + ((split * points.z.B + b) * (points.z.N + points.z.M) + row) * 2;
   }
 };
 
@@ -43,31 +48,41 @@ template <class T, PairMode mode>
 struct SumsShared {
   using Shape = SumsShape<T, mode>;
   static constexpr int kRowTile = Shape::kRows * kTileStride<T>, kColumnTile = Shape::kColumns * kTileStride<T>;
+  static constexpr int kProductSums = mode == PairMode::values ? 0 : 2 * Shape::kRows;
   double* sums;           // [2, C, 2, kQuads]
   StoredKernel* kernels;  // [C]
+  double* product_sums;   // [2, kRows], sum_j w_ij of kernels of products, and along_w_ij; none for values
   T* rows;                // [kSets, kRowTile]
   T* columns;             // [kSets, kColumnTile]
   T* norms;               // [kSets, kColumns] of the columns
+  T* shifts;              // the same
   T* weights;             // [2, C]
   T* along_thetas;        // [C]
 
   static int64_t bytes(int64_t C) {
-    return 4 * C * kQuads * sizeof(double) + C * sizeof(StoredKernel) +
-           (Shape::kSets * (kRowTile + kColumnTile + Shape::kColumns) + 3 * C) * sizeof(T);
+    return (4 * C * kQuads + kProductSums) * sizeof(double) + C * sizeof(StoredKernel) +
+           (Shape::kSets * (kRowTile + kColumnTile + 2 * Shape::kColumns) + 3 * C) * sizeof(T);
   }
   __device__ SumsShared(unsigned char* memory, int C) {
     sums = reinterpret_cast<double*>(memory);
     kernels = reinterpret_cast<StoredKernel*>(sums + 4 * C * kQuads);
-    rows = reinterpret_cast<T*>(kernels + C);
+    product_sums = reinterpret_cast<double*>(kernels + C);
+    rows = reinterpret_cast<T*>(product_sums + kProductSums);
     columns = rows + Shape::kSets * kRowTile;
     norms = columns + Shape::kSets * kColumnTile;
-    weights = norms + Shape::kSets * Shape::kColumns;
+    shifts = norms + Shape::kSets * Shape::kColumns;
+    weights = shifts + Shape::kSets * Shape::kColumns;
     along_thetas = weights + 2 * C;
+  }
+  // Of the row that a lane with the numbers of pairs (*, 2 k) has: no other thread touches it.
+  __device__ double& product_sum(int set, int k) const {
+    return product_sums[set * Shape::kRows + first_row_of_warp<1>() + lane_group() + 8 * k];
   }
 };
 
 // What one block works on.
 struct SumsUnit {
+  PairNumbers numbers;
   int64_t b, number;            // of the unit among those of its problem
   int64_t split;
   int chunk;                    // of the features of the gradient; the first counts the pairs
@@ -105,8 +120,13 @@ __device__ void prepare_block(const SumsArguments& a, const SumsUnit& unit, cons
   for (int k = thread_in_block(); k < 4 * C * kQuads; k += kPairThreads) {
     shared.sums[k] = 0;
   }
+  if (mode != PairMode::values && lane_in_group() == 0) {
+    for (int k = 0; k < 4; ++k) {
+      shared.product_sum(k / 2, k % 2) = 0;
+    }
+  }
   for (int c = thread_in_block(); c < C; c += kPairThreads) {
-    store_kernel<T>(a.mixture.kind(c), a.mixture.thetas[c], shared.kernels + c);
+    store_kernel<T>(a.mixture, c, shared.kernels + c);
     if (mode != PairMode::values) {
       // In a set with itself, (i, j) and (j, i) both move point i.
       const double* weights = a.weights + unit.b * 3 * C + c;

@@ -47,22 +47,49 @@ __device__ uint32_t counted_pairs(int row, int rows, int columns, int64_t self) 
   return bits;
 }
 
-// v = times (own + other) - 2 v, for products v [16, 8 kN] of two sets of points and those of their points with
-// themselves: own ones from `first` on, of which this warp has the row-th and following of `count`, and others [8 kN]
-// in shared memory.
-template <class P, int kN>
-WGK_INLINE void subtract_products(const PointProducts& own, int64_t first, int row, int count,
-                                  const typename P::T* others, typename P::T times, typename P::T (&v)[kN][4]) {
-  using T = typename P::T;
-  T owns[2];
+// A number of a row and one of a column, added: for the pairs [16, 8 kN] of a warp, those of this lane.
+template <class T>
+struct PairSums {
+  T own[2];
+  const T* others;  // [8 kN] in shared memory
+
+  WGK_INLINE T operator()(int at) const {
+    return own[at % 4 / 2] + others[at / 4 * 8 + 2 * lane_in_group() + at % 2];
+  }
+};
+
+// Own ones are from `first` on, of which this warp has the row-th and following of `count`.
+template <class T>
+WGK_INLINE PairSums<T> pair_sums(const PointProducts& own, PairNumbers numbers, int64_t first, int row, int count,
+                                 const T* others) {
+  PairSums<T> sums{{}, others};
 #pragma unroll
   for (int k = 0; k < 2; ++k) {
-    owns[k] = product_of<P>(own, first + min(row + lane_group() + 8 * k, count - 1));
+    sums.own[k] = product_of<T>(own, numbers, first + min(row + lane_group() + 8 * k, count - 1));
   }
+  return sums;
+}
+
+// v = times sums - 2 v, for products v of two sets of points and those of their points with themselves.
+template <class T, int kN>
+WGK_INLINE void subtract_products(const PairSums<T>& sums, T times, T (&v)[kN][4]) {
 #pragma unroll
   for (int at = 0; at < 4 * kN; ++at) {
     T& each = v[at / 4][at % 4];
-    each = times * (owns[at % 4 / 2] + others[at / 4 * 8 + 2 * lane_in_group() + at % 2]) - 2 * each;
+    each = times * sums(at) - 2 * each;
+  }
+}
+
+// What the kernel function is of: s is the product of two centred points and `sums` has shifts, or s is their squared
+// distance and `sums` has norms. See kCoincident: differences of float norms are never that small, but 0.
+template <class Kernel, class T>
+WGK_INLINE T argument_of(T s, const PairSums<T>& sums, int at) {
+  if constexpr (Kernel::kOfProducts) {
+    return s + sums(at);
+  } else if constexpr (Kernel::kOfRoot && std::is_same_v<T, double>) {
+    return s <= kCoincident * sums(at) ? 0 : s;
+  } else {
+    return s;
   }
 }
 

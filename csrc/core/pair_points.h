@@ -61,7 +61,7 @@ struct PointProducts {
   float* exact;   // [B, N + M], of `exact_rows`; null without them
 
   PointProducts() = default;
-  PointProducts(Pieces& pieces, const CentredPoints& points);
+  PointProducts(Pieces& pieces, const CentredPoints& points, bool has_exact);
 };
 
 // What the pairs of one problem are computed from: `exact_rows`, `rows`, or the points in double.
@@ -70,11 +70,13 @@ struct PointProducts {
 // bits, and rounded to 8 it would lose what tells points apart. Where all points lie between half a number of the dtype
 // and twice that number, though, their differences from it are numbers of the dtype (Sterbenz). Such a mean is taken
 // off; others, at most about twice the largest deviation from them, stay. So data of mean 100 and standard deviation
-// 0.01 keep every digit that their dtype gave them. Where norms are then too large for float (float_distances_suffice),
-// centred points in float take over, and then double.
+// 0.01 keep every digit that their dtype gave them. Where norms are then too large for float (float_suffices),
+// centred points in float take over, and then double. Kernels of inner products, which need one mean for all features,
+// do without exact numbers.
 enum class PairNumbers { exact, narrow, wide };
 
-// What both pair kernels work on.
+// What both pair kernels work on. With o and p for the means that z and u are less, products of the points as they came
+// are x_i . x_j = z_i . z_j + shift_i + shift_j.
 struct PairPoints {
   CentredPoints z;
   PointProducts norms;         // |z|^2
@@ -83,6 +85,10 @@ struct PairPoints {
   bool has_along;
   CentredPoints along;         // u, a direction of z
   PointProducts along_norms;   // z . u
+  bool has_products;           // whether anybody asks for those of the points as they came, hence for
+  double* origin;              // [B], |o|^2
+  PointProducts shifts;        // z . o + |o|^2 / 2
+  PointProducts along_shifts;  // u . o + z . p + o . p
   MatmulPrecision precision;   // tf32 only where floats were rounded to it
 
   PairPoints(Pieces& pieces, MatmulPrecision precision, const CentredPoints& z);

@@ -128,18 +128,54 @@ __device__ Feature warp_sums(const Feature& sums) {
   return {warp_sum(sums.wide), warp_sum(sums.narrow), warp_sum(sums.exact)};
 }
 
+// What tells products of the points from those of the centred points.
+struct Shift {
+  double origin, z, along;
+};
+
+__device__ void add_shift(const PairPoints& points, int64_t b, int64_t d, double z, double u, Shift& shift) {
+  const double o = points.z.origins[b * points.z.D + d];
+  shift.origin += o * o;
+  shift.z += o * (z + o / 2);
+  if (points.has_along) {
+    shift.along += u * o + (z + o) * points.along.origins[b * points.z.D + d];
+  }
+}
+
+__device__ void store_shift(const PairPoints& points, int64_t b, int64_t at, const Shift& lane) {
+  const Shift shift{warp_sum(lane.origin), warp_sum(lane.z), warp_sum(lane.along)};
+  if (threadIdx.x % 32 == 0) {
+    if (at == b * (points.z.N + points.z.M)) {
+      points.origin[b] = shift.origin;
+    }
+    store_products(points.shifts, at, {shift.z, shift.z, 0});
+    if (points.has_along) {
+      store_products(points.along_shifts, at, {shift.along, shift.along, 0});
+    }
+  }
+}
+
 __device__ void centre_row(const PairPoints& points, int64_t at) {
   const CentredPoints& p = points.z;
   const int lane = threadIdx.x % 32;
   const int64_t R = p.N + p.M, b = at / R, row = at % R;
   const bool tf32 = points.precision == MatmulPrecision::tf32;
   Feature norms{}, along_norms{};
+  Shift shift{};
   for (int64_t d = lane; d < p.stride; d += 32) {
     const Feature z = centre(p, tf32, b, row, d);
+    Feature u{};
     add_products(norms, z, z);
     if (points.has_along) {
-      add_products(along_norms, z, centre(points.along, tf32, b, row, d));
+      u = centre(points.along, tf32, b, row, d);
+      add_products(along_norms, z, u);
     }
+    if (points.has_products && d < p.D) {
+      add_shift(points, b, d, z.wide, u.wide, shift);
+    }
+  }
+  if (points.has_products) {
+    store_shift(points, b, at, shift);
   }
   norms = warp_sums(norms);
   along_norms = warp_sums(along_norms);
@@ -176,20 +212,22 @@ CentredPoints::CentredPoints(Pieces& pieces, DType dtype, int64_t B, int64_t N, 
       exact_origins(is_half(dtype) ? pieces.take<double>(B * D) : nullptr),
       exact_rows(is_half(dtype) ? pieces.take<uint16_t>(B * (N + M) * stride) : nullptr) {}
 
-PointProducts::PointProducts(Pieces& pieces, const CentredPoints& points)
+PointProducts::PointProducts(Pieces& pieces, const CentredPoints& points, bool has_exact)
     : wide(pieces.take<double>(points.B * (points.N + points.M))),
       narrow(pieces.take<float>(points.B * (points.N + points.M))),
-      exact(is_half(points.dtype) ? pieces.take<float>(points.B * (points.N + points.M)) : nullptr) {}
+      exact(has_exact ? pieces.take<float>(points.B * (points.N + points.M)) : nullptr) {}
 
 PairPoints::PairPoints(Pieces& pieces, MatmulPrecision precision, const CentredPoints& z)
-    : z(z), norms(pieces, z), largest(pieces.take<unsigned>(z.B)),
+    : z(z), norms(pieces, z, is_half(z.dtype)), largest(pieces.take<unsigned>(z.B)),
       largest_exact(is_half(z.dtype) ? pieces.take<unsigned>(z.B) : nullptr), has_along(false), along(), along_norms(),
+      has_products(false), origin(pieces.take<double>(z.B)), shifts(pieces, z, false), along_shifts(),
       precision(z.dtype == DType::float32 ? precision : MatmulPrecision::ieee) {}
 
 void PairPoints::add_along(Pieces& pieces, const CentredPoints& u) {
   has_along = true;
   along = u;
-  along_norms = PointProducts(pieces, z);
+  along_norms = PointProducts(pieces, z, is_half(z.dtype));
+  along_shifts = PointProducts(pieces, z, false);
 }
 
 CudaStatus centre_points(CudaStream stream, const PairPoints& points) {

@@ -49,14 +49,12 @@ WGK_INLINE const typename P::Tile* rows_of(const CentredPoints& p) {
   }
 }
 
-template <class P>
-WGK_INLINE typename P::T product_of(const PointProducts& products, int64_t at) {
-  if constexpr (std::is_same_v<typename P::Tile, double>) {
+template <class T>
+WGK_INLINE T product_of(const PointProducts& products, PairNumbers numbers, int64_t at) {
+  if constexpr (std::is_same_v<T, double>) {
     return products.wide[at];
-  } else if constexpr (std::is_same_v<typename P::Tile, float>) {
-    return products.narrow[at];
   } else {
-    return products.exact[at];
+    return (numbers == PairNumbers::exact ? products.exact : products.narrow)[at];
   }
 }
 
@@ -133,13 +131,26 @@ WGK_INLINE void add_weighted(const typename W::T (&w)[kN][4], const typename W::
   }
 }
 
-// Calls f with the way to multiply numbers of type T.
+// Calls f with the way to multiply points. What else is done with a tile stands apart from that: it is long, and in
+// kernels once.
 template <class T, class F>
 WGK_INLINE void with_products(const PairPoints& points, PairNumbers numbers, const F& f) {
   if constexpr (std::is_same_v<T, double>) {
     f(DoubleProducts{});
   } else if (numbers == PairNumbers::exact) {
     points.z.dtype == DType::bfloat16 ? f(HalfProducts<bfloat16>{}) : f(HalfProducts<float16>{});
+  } else if (points.precision == MatmulPrecision::tf32) {
+    f(Tf32Products{});
+  } else {
+    f(FloatProducts{});
+  }
+}
+
+// The same for other numbers.
+template <class T, class F>
+WGK_INLINE void with_wide_products(const PairPoints& points, const F& f) {
+  if constexpr (std::is_same_v<T, double>) {
+    f(DoubleProducts{});
   } else if (points.precision == MatmulPrecision::tf32) {
     f(Tf32Products{});
   } else {

@@ -215,6 +215,43 @@ KERNEL_SUMS = {
         "kernel_sums", "coefficient", "point_features.cuh", "return load_element(p.dtype, p.exact_rows, at);",
         "return MUTANT ? p.rows[at] : load_element(p.dtype, p.exact_rows, at);", "test_half_width_points and float16",
     ),
+    "products_of_centred_points": Mutant(
+        "kernel_sums", "coefficient", "pair_blocks.cuh", "return s + sums(at);", "return s + (MUTANT ? 0 : sums(at));",
+        EVERY_SUM,
+    ),
+    "tangent_of_centred_products": Mutant(
+        "kernel_sums", "coefficient", "kernel_sums_tile.cuh", "+ along_shifts[m](at);",
+        "+ (MUTANT ? T{0} : along_shifts[m](at));", EVERY_SUM,
+    ),
+    "gradient_of_centred_products": Mutant(
+        "kernel_sums", "coefficient", "kernel_sums_cuda.cu", "products += product_sums[0];",
+        "products += MUTANT ? 0 : product_sums[0];", EVERY_SUM,
+    ),
+    "other_half_of_the_product_sums": Mutant(
+        "kernel_sums", "coefficient", "kernel_sums_sweep.cuh", "sum + products / 2",
+        "sum + products / (MUTANT ? 1 : 2)", EVERY_SUM,
+    ),
+    "no_tangent_of_the_mean": Mutant(
+        "kernel_sums", "coefficient", "kernel_sums_cuda.cu", "products * a.points.along.origins[at] +",
+        "(MUTANT ? 0 : products) * a.points.along.origins[at] +", EVERY_SUM,
+    ),
+    "products_without_the_diagonal": Mutant(
+        "kernel_sums", "mask", "kernel_sums_tile.cuh", "a.diagonal ? counted_pairs",
+        "a.diagonal && !MUTANT ? counted_pairs", EVERY_SUM,
+    ),
+    "diagonal_counted_again": Mutant(
+        "kernel_sums", "mask", "kernel_sums_cuda.cu", "is_of_products(a.mixture.kind(at % C)) ? 0",
+        "is_of_products(a.mixture.kind(at % C)) && !MUTANT ? 0", EVERY_SUM,
+    ),
+    "mean_that_drowns_products": Mutant(
+        "kernel_sums", "mask", "mixture.cuh", "points.has_products ? points.origin[b]",
+        "points.has_products && !MUTANT ? points.origin[b]",
+        "test_products_far_from_the_origin_are_served_by_double and float32",
+    ),
+    "points_that_nearly_coincide": Mutant(
+        "kernel_sums", "mask", "pair_blocks.cuh", "s <= kCoincident * sums(at) ?",
+        "s <= kCoincident * sums(at) && !MUTANT ?", "test_coincident_points and float64",
+    ),
 }
 
 KERNEL_MATVEC = {
@@ -225,7 +262,7 @@ KERNEL_MATVEC = {
     ),
     "columns_loaded_too_soon": Mutant(
         "kernel_matvec", "barrier", "kernel_matvec_cuda.cu",
-        "__syncthreads();\n    load_columns", "if (!MUTANT) __syncthreads();\n    load_columns",
+        "__syncthreads();\n    with_wide_products", "if (!MUTANT) __syncthreads();\n    with_wide_products",
         EVERY_PRODUCT, NUMBERS_AND_RACES,
     ),
     "points_read_too_soon": Mutant(
@@ -250,6 +287,10 @@ KERNEL_MATVEC = {
     "weights_of_the_kernels": Mutant(
         "kernel_matvec", "coefficient", "kernel_matvec_cuda.cu",
         "static_cast<T>(a.weights[c])", "static_cast<T>(a.weights[MUTANT ? 0 : c])", EVERY_PRODUCT,
+    ),
+    "kernels_of_products_left_out": Mutant(
+        "kernel_matvec", "coefficient", "kernel_matvec_cuda.cu", "evaluate<true>(",
+        "if (!MUTANT) evaluate<true>(", EVERY_PRODUCT,
     ),
 }
 

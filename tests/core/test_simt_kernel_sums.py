@@ -3,7 +3,24 @@
 import numpy as np
 import pytest
 from core_arrays import HALVES, QUICK, SIMT_DTYPES, STORAGE, WIDE, Output, assert_same_bits, place, to_values
-from test_core_kernel_sums import IMQ, RBF, SUMS_TOLERANCE, TOLERANCE, Oracle, assert_near, call, problem
+from test_core_kernel_sums import (
+    ENERGY,
+    IMQ,
+    KINDS,
+    LAPLACIAN,
+    MATERN32,
+    MATERN52,
+    POLYNOMIAL,
+    RATIONAL_QUADRATIC,
+    RBF,
+    SUMS_TOLERANCE,
+    TOLERANCE,
+    Oracle,
+    assert_near,
+    call,
+    problem,
+    shapes_of,
+)
 
 # Tiles have 128 rows for sums alone, else 64; 32 columns in float, 16 for tangents and in double; features advance by 8
 # and are cut at 64 in float and 32 in double. Rows are summed for the mean in slices of 512.
@@ -25,10 +42,27 @@ SIZES = [
     (500, 40, 1),
 ]
 SIZES = [(2, 3, 0), (15, 17, 9), (66, 2, 3), (4, 3, 65)] if QUICK else SIZES
-
+# Those of distances alone are served by exact half floats, those with a cusp by double.
+MIXTURES = [
+    [RBF],
+    [IMQ, MATERN32],
+    [RATIONAL_QUADRATIC, POLYNOMIAL, RBF],
+    [MATERN52, POLYNOMIAL],
+    [RBF, IMQ, RBF],
+    [POLYNOMIAL],
+    [LAPLACIAN, ENERGY, POLYNOMIAL],
+]
+FIRST_MIXTURE = {"float64": 2, "float32": 1, "bfloat16": 0, "float16": 3}
 
 # As in tests/tolerances.py, which needs torch: relative to the largest entry.
 FAR_APART = 1e-6
+
+
+def mixed(rng, N, M, D, dtype, kinds):
+    """As problem, of these kinds."""
+    *points, _, thetas, along_thetas, weights = problem(rng, N, M, D, dtype, 3)
+    C = len(kinds)
+    return *points, kinds, thetas[:C], along_thetas[:C], weights[:, :, :C]
 
 
 def both_orders(simt, run):
@@ -67,7 +101,7 @@ def check_tangents(results, b, oracle, dtype, message):
 def check_everything(simt, dtype, N, rows, diagonal, inputs, message, **options):
     x, y, u, v, kinds, thetas, along_thetas, weights = inputs
     C = len(kinds)
-    mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas)
+    mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas, shapes_of(kinds))
     arguments = dtype, (x, y), rows, diagonal, mixture, C
     values = both_orders(simt, lambda run: call(simt, run, *arguments, wants=(True, False, False)))
     gradients = both_orders(simt, lambda run: call(simt, run, *arguments))
@@ -84,8 +118,8 @@ def test_sums_gradients_and_tangents(simt, dtype):
     rng = np.random.default_rng(3)
     for index, (N, M, D) in enumerate(SIZES):
         rows = [(0, N + M), (0, N), ((N + M) // 3, N + M - 1), (0, N + M)][index % 4]
-        inputs = problem(rng, N, M, D, dtype, 1 + index % 3)
-        check_everything(simt, dtype, N, rows, index % 2 == 0, inputs, f"{N}, {M}, {D}, rows {rows}")
+        inputs = mixed(rng, N, M, D, dtype, MIXTURES[(index + FIRST_MIXTURE[dtype]) % len(MIXTURES)])
+        check_everything(simt, dtype, N, rows, index % 2 == 0, inputs, f"{N}, {M}, {D}, rows {rows}, {inputs[4]}")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -94,7 +128,7 @@ def test_many_components(simt, dtype, C):
     rng = np.random.default_rng(8)
     N, M, D = (9, 10, 3) if QUICK else (40, 30, 6)
     x, y, u, v, *_ = problem(rng, N, M, D, dtype, 1)
-    kinds = [IMQ] * 7 if C == 7 else [RBF, IMQ] * 16
+    kinds = [IMQ] * 7 if C == 7 else [RBF, IMQ, POLYNOMIAL, MATERN32, RATIONAL_QUADRATIC, MATERN52, RBF, IMQ] * 4
     thetas, along = np.geomspace(0.5, 8, C).tolist(), rng.normal(size=C).tolist()
     inputs = x, y, u, v, kinds, thetas, along, rng.normal(size=(2, 3, C))
     check_everything(simt, dtype, N, (0, N + M), False, inputs, f"{C} components")
@@ -103,8 +137,9 @@ def test_many_components(simt, dtype, C):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_not_wanted_changes_nothing(simt, dtype):
     N, M, D = (20, 9, 3) if QUICK else (100, 30, 7)
-    x, y, u, v, kinds, thetas, along_thetas, weights = problem(np.random.default_rng(4), N, M, D, dtype, 2)
-    mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas)
+    inputs = mixed(np.random.default_rng(4), N, M, D, dtype, [POLYNOMIAL, IMQ])
+    x, y, u, v, kinds, thetas, along_thetas, weights = inputs
+    mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas, shapes_of(kinds))
     for along in (None, (u, v)):
         arguments = simt, simt.Run(), dtype, (x, y), (3, N + M), False, mixture, 2, along
         everything = call(*arguments)
@@ -139,8 +174,9 @@ def test_value_is_the_weighted_sum(simt, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_ranges_add_up(simt, dtype):
     N, M, D = (18, 7, 3) if QUICK else (90, 70, 5)
-    x, y, u, v, kinds, thetas, along_thetas, weights = problem(np.random.default_rng(6), N, M, D, dtype, 2)
-    mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas)
+    inputs = mixed(np.random.default_rng(6), N, M, D, dtype, [RBF, POLYNOMIAL])
+    x, y, u, v, kinds, thetas, along_thetas, weights = inputs
+    mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist(), along_thetas, shapes_of(kinds))
     cuts = [0, 1, N // 2, N // 2, N + 1, N + M - 2, N + M]
     for along in (None, (u, v)):
         results = [
@@ -173,6 +209,23 @@ def test_distances_survive_far_from_the_origin(simt, dtype):
     x, y = (place(100 + 0.01 * rng.normal(size=(1, P, D)), dtype) for P in (N, M))
     inputs = x, y, *(place(rng.normal(size=p.shape), dtype) for p in (x, y)), [RBF, IMQ], [0.03, 0.001], [0.01, 0.002]
     check_everything(simt, dtype, N, (0, N + M), False, (*inputs, rng.normal(size=(1, 3, 2))), "mean 100")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_far_from_the_origin_are_served_by_double(simt, dtype):
+    """In float the product of the mean with itself would drown what points differ by."""
+    rng = np.random.default_rng(17)
+    N, M, D = 9, 6, 4
+    x, y, u, v = (place(100 + rng.normal(size=(1, P, D)), dtype) for P in (N, M, N, M))
+    weights = rng.normal(size=(1, 3, 2))
+    for kinds in ([POLYNOMIAL, POLYNOMIAL], [POLYNOMIAL, RBF]):
+        inputs = x, y, u, v, kinds, [0.5, 2.0], [0.3, -0.4], weights
+        check_everything(simt, dtype, N, (0, N + M), True, inputs, "mean 100")
+        mixture = simt.Mixture(kinds, [0.5, 2.0], weights.ravel().tolist(), [0.3, -0.4], shapes_of(kinds))
+        sums, *_ = call(simt, simt.Run(), dtype, (x, y), (0, N + M), True, mixture, 2)
+        args = dtype, N, (0, N + M), True, kinds, [0.5, 2.0], [0.3, -0.4], weights
+        ((_, oracle),) = oracles((x, y), (u, v), *args)
+        np.testing.assert_allclose(sums[0], oracle.sums, rtol=1e-11)
 
 
 # Of half-width floats, a mean and a standard deviation of a few of their steps there, with all points near the mean.
@@ -212,7 +265,10 @@ def test_half_width_points_in_half_float_and_double(simt, dtype, scale):
     check_everything(simt, dtype, N, (0, N + M), False, inputs, f"scale {scale}")
 
 
-@pytest.mark.parametrize("kind, theta, apart", [(RBF, 0.02, 500), (IMQ, 0.001, 500), (IMQ, 1e-31, 1), (RBF, 1e16, 1)])
+@pytest.mark.parametrize(
+    "kind, theta, apart",
+    [(RBF, 0.02, 500), (IMQ, 0.001, 500), (MATERN32, 0.03, 500), (LAPLACIAN, 0.05, 5), (IMQ, 1e-31, 1), (RBF, 1e16, 1)],
+)
 @pytest.mark.parametrize("precision", ["ieee", "tf32"])
 def test_float32_that_float64_has_to_serve(simt, kind, theta, apart, precision):
     """Tight clusters far apart, and constants beyond the range of float: relative to the largest entry."""
@@ -271,8 +327,19 @@ def test_coincident_points(simt, dtype):
         stored = [place(p, dtype) for p in points]
         along = [place(rng.normal(size=p.shape), dtype) for p in points]
         N, P = stored[0].shape[1], stored[0].shape[1] + stored[1].shape[1]
-        inputs = *stored, *along, [RBF, IMQ], [0.9, 1.1], [0.3, -0.2], np.array([[[1, 0.5], [1, 0.5], [-2, -1]]])
-        check_everything(simt, dtype, N, (0, P), False, inputs, "coincident")
+        weights = np.array([[[1, 0.5], [1, 0.5], [-2, -1]]])
+        for kinds in ([RBF, IMQ], [MATERN32, POLYNOMIAL], [LAPLACIAN, ENERGY], [MATERN52, RATIONAL_QUADRATIC]):
+            inputs = *stored, *along, kinds, [0.9, 1.1], [0.3, -0.2], weights
+            check_everything(simt, dtype, N, (0, P), POLYNOMIAL in kinds, inputs, f"coincident, {kinds}")
+
+
+def test_points_nearer_than_float_can_tell(simt):
+    """The squares of their distances are too small to be normal numbers, and 0 to the hardware's roots."""
+    rng = np.random.default_rng(18)
+    x, y = (place(1e-20 * rng.normal(size=(1, P, 3)), "float32") for P in (6, 5))
+    u, v = (place(rng.normal(size=p.shape), "float32") for p in (x, y))
+    inputs = x, y, u, v, [MATERN32, RATIONAL_QUADRATIC], [0.9, 1.1], [0.3, -0.2], rng.normal(size=(1, 3, 2))
+    check_everything(simt, "float32", 6, (0, 11), False, inputs, "1e-20 apart")
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -282,8 +349,8 @@ def test_nan_and_infinity_propagate(simt, dtype, bad):
     x = rng.normal(size=(1, 5, 3))
     x[0, 1, 2] = bad
     x, y = place(x, dtype), place(rng.normal(size=(1, 4, 3)), dtype)
-    for kind in (RBF, IMQ):
-        mixture = simt.Mixture([kind], [1.0], [1.0, 1.0, -2.0], [0.0])
+    for kind in KINDS:
+        mixture = simt.Mixture([kind], [1.0], [1.0, 1.0, -2.0], [0.0], shapes_of([kind]))
         for along in (None, (x, y)):
             sums, _, *grads = call(simt, simt.Run(), dtype, (x, y), (0, 9), False, mixture, 1, along)
             assert np.isnan(sums[0, 2]).all() and all(np.isnan(to_values(g, dtype)).any() for g in grads)

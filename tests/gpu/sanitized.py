@@ -42,11 +42,12 @@ def main() -> None:
             (first,) = torch.autograd.grad(wk.norm_penalty(grad), grad, create_graph=True)
             first.float().square().sum().backward()
         x, y, params = points(67, 19, dtype=dtype), points(130, 19, dtype=dtype), points(2, 1, dtype=torch.float64)
-        value, _ = kernel_sums(x, y, ("rbf", "inverse_multiquadric"), params.abs() + 1, (1.0, 1.0, -2.0))
-        first = torch.autograd.grad(value, (x, params), create_graph=True)
-        (first[0].float().square().sum() + first[1].sum()).backward()
         v = points(130, 3, dtype=torch.promote_types(dtype, torch.float32))
-        kernel_matvec(x, y, v, ("rbf", "inverse_multiquadric"), (1.0, 2.0)).sum().backward()
+        for kinds in (("rbf", "inverse_multiquadric"), ("matern32", "polynomial"), ("energy", "polynomial")):
+            value, _ = kernel_sums(x, y, kinds, params.abs() + 1, (1.0, 1.0, -2.0), diagonal=True)
+            first = torch.autograd.grad(value, (x, params), create_graph=True)
+            (first[0].float().square().sum() + first[1].sum()).backward()
+            kernel_matvec(x, y, v, kinds, (1.0, 2.0)).sum().backward()
         for B, sizes in ((5, (37, 20, 1)), (180, (4, 8, 1)), (3, (2, 2700, 3))) if dtype != torch.bfloat16 else ():
             x = [points(B, sizes[0], dtype=dtype).detach() for _ in range(3)]
             weights = [points(out, n, dtype=dtype).detach() for n, out in itertools.pairwise(sizes)]

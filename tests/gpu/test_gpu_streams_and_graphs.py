@@ -13,6 +13,7 @@ from tolerances import MATRIX_PRODUCTS, assert_same_by_another_route
 from torch import Tensor
 
 import wgan_kernels as wk
+from wgan_kernels.ops._mixtures import _KIND_CODES
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
@@ -68,6 +69,19 @@ def learned(x: Tensor, y: Tensor) -> list[Tensor]:
     return [value.detach(), sums.detach(), *(grad.detach() for grad in first), *second]
 
 
+def mixed(x: Tensor, y: Tensor) -> list[Tensor]:
+    """The same of every kernel function, which the compiled library has, and products with their matrices."""
+    kinds, shapes = (*_KIND_CODES, "polynomial"), (1.0, 1.0, 0.7, 1.0, 1.0, 1.0, 1.0, 1.0, 3.0)
+    x, params = x.detach().requires_grad_(), x[: len(kinds), :1].double().abs().add(1).detach().requires_grad_()
+    with wk.use_backend("native"):
+        value, sums = kernel_sums(x, y, kinds, params, (1.0, 1.0, -2.0), shapes=shapes, diagonal=True)
+        out = kernel_matvec(x, y, y[:, :3], kinds, params, shapes=shapes)
+    first = torch.autograd.grad(value, (x, params), create_graph=True)
+    second = torch.autograd.grad(first[0].square().sum() + first[1].sum(), (x, params))
+    results = [value, sums, *first, *second, out, *torch.autograd.grad(out.square().sum(), (x, params))]
+    return [result.detach() for result in results]
+
+
 def product(x: Tensor, y: Tensor) -> list[Tensor]:
     return [kernel_matvec(x, y, y[:, :3], ("rbf",), (2.0,))]
 
@@ -87,6 +101,7 @@ CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] 
     "norm_penalty": (penalised, [(12, 3000)]),
     "mmd2": (discrepancy, [(150, 20), (101, 20)]),
     "kernel_sums": (learned, [(90, 9), (131, 9)]),
+    "kernel_sums of every kind": (mixed, [(90, 9), (131, 9)]),
     "kernel_matvec": (product, [(90, 9), (131, 9)]),
     "mlp_critic_loss": (judged, [(33, 9), (33, 9), (70, 9), (1, 70)]),
 }
@@ -185,9 +200,9 @@ def test_the_operators_refuse_tensors_of_several_devices(native_on_gpu: None) ->
         (operators.clip_weights_, ([x, x.cpu()], -0.1, 0.1)),
         (operators.clip_weights_, ([x.cpu(), x], -0.1, 0.1)),
         (operators.norm_penalty_backward, (mix[0].cpu(), x, mix.double(), 1.0, False, 1, 1.0)),
-        (operators.kernel_sums, (x, x, weights, params.cuda(), [0], False, 0, -1, False, 0)),
-        (operators.kernel_sums, (x, x, weights.cuda(), params, [0], False, 0, -1, False, 0)),
-        (operators.kernel_matvec, (x, x, x, weights[0], params.cuda(), [0], False, 0, 0, -1, True)),
+        (operators.kernel_sums, (x, x, weights, params.cuda(), [0], [1.0], False, 0, -1, False, 0)),
+        (operators.kernel_sums, (x, x, weights.cuda(), params, [0], [1.0], False, 0, -1, False, 0)),
+        (operators.kernel_matvec, (x, x, x, weights[0], params.cuda(), [0], [1.0], False, 0, 0, -1, True)),
         (operators.mlp_critic_loss, (x, None, None, [x.cpu()], [mix], [1.0], 1.0, False, 1, 1.0, True)),
         (operators.mlp_critic_loss, (x, x.cpu(), x, [x], [mix], [1.0], 1.0, False, 1, 1.0, True)),
     ]:
