@@ -58,7 +58,7 @@ def test_every_term_of_ranges_and_batches_equals_the_native_one(backend: str, dt
     x, y, v = (samples((2, n, d), dtype, seed=n) for n, d in ((BLOCK + 2, 2), (BLOCK + 1, 2), (BLOCK + 1, 2)))
     operators = torch.ops.wgan_kernels
     for term in range(6):
-        settings = ([0, 1], False, term, 1, (BLOCK, BLOCK + 2)[term % 2], term % 3 == 0)
+        settings = ([0, 1], [0.0, 0.0], False, term, 1, (BLOCK, BLOCK + 2)[term % 2], term % 3 == 0)
         ours = operators.kernel_matvec_triton(x, y, v, WEIGHTS, PARAMS, *settings)
         theirs = operators.kernel_matvec(x.double(), y.double(), v.double(), WEIGHTS, PARAMS, *settings)
         assert_same_by_another_route(ours, theirs.to(dtype), f"term {term}")
@@ -97,5 +97,5 @@ def test_opcheck(backend: str) -> None:
     arguments = (leaf(x), leaf(y), leaf(samples((2, 2, 2), torch.float32)), leaf(WEIGHTS), leaf(PARAMS))
     tests = ("test_schema", "test_autograd_registration", "test_faketensor")
     operator = torch.ops.wgan_kernels.kernel_matvec_triton.default
-    results = torch.library.opcheck(operator, (*arguments, [0, 1], False, 0, 1, 3, False), test_utils=tests)
+    results = torch.library.opcheck(operator, (*arguments, [0, 1], [0.0, 0.0], False, 0, 1, 3, False), test_utils=tests)
     assert set(results.values()) == {"SUCCESS"} and len(results) == 3

@@ -165,7 +165,7 @@ def test_opcheck(backend: str) -> None:
     operators = torch.ops.wgan_kernels
     x, y = samples((2, 3, 2), torch.bfloat16, "columns"), samples((2, 2, 2), torch.bfloat16, seed=1)
     (params, weights), grad_sums = mixture(KINDS, 2), samples((2, 3, 2), torch.float64)
-    settings = ([0, 1], False, 0, -1, False)
+    settings = ([0, 1], [0.0, 0.0], False, 0, -1, False)
     for operator, arguments in [
         (operators.kernel_sums_triton, (leaf(x), leaf(y), leaf(weights), leaf(params), *settings, 5)),
         (operators.kernel_sums_backward_triton, (leaf(grad_sums), leaf(x), leaf(y), leaf(params), *settings, 2)),
@@ -216,7 +216,7 @@ def test_distances_in_float32_are_as_good_as_torch_up_to_the_limit(backend: str,
 def test_points_of_any_layout_and_of_no_features(backend: str) -> None:
     operator = torch.ops.wgan_kernels.kernel_sums_triton
     params, weights = mixture(KINDS, 3)
-    settings = (weights, params, [0, 1], False, 0, -1, False, 3)
+    settings = (weights, params, [0, 1], [0.0, 0.0], False, 0, -1, False, 3)
     for layout in ("columns", "transposed", "expanded_batch"):
         x, y = samples((2, 3, 3), torch.float32, layout, seed=1), samples((2, 2, 3), torch.float32, "rows", seed=2)
         results = zip(operator(x, y, *settings), operator(x.contiguous(), y.contiguous(), *settings), strict=True)
@@ -234,7 +234,7 @@ def test_gradients_of_more_numbers_than_an_int32_counts(backend: str) -> None:
     weights, params, value, totals = like.new_ones(3, 1), like.new_ones(1, 1), like.new_empty(1), like.new_empty(3)
     grad_x = like.new_zeros(FINISH_ELEMENTS)
     module.kernel_sums_finish_kernel[(2,)](
-        sums, gradients, weights, params, params, value, totals, totals, grad_x, grad_x, 1, N, 0, D, 0, N, 1, 1, 0,
+        sums, gradients, weights, params, params, params, value, totals, totals, grad_x, grad_x, 1, N, 0, D, 0, N, 1, 1, 0,
         KINDS=0, C=1, CPAD=1, NEEDS=1, TANGENT=False, DIAGONAL=True, BLOCK=BLOCK, PARTS=N // BLOCK,
         ELEMENTS=FINISH_ELEMENTS,
     )  # fmt: skip
