@@ -249,7 +249,7 @@ def test_kernels_check_their_numbers() -> None:
                            ("1", TypeError), (math.nan, ValueError)):  # fmt: skip
             with pytest.raises(error, match=name):
                 kernel(bad)
-    assert RBF([1, 2]).params == (1.0, 2.0) and RBF([1, 2]).kinds == ("rbf", "rbf") and RBF(2.0) == RBF(2.0)
+    assert RBF([1, 2]).components(3)[:3] == (("rbf",) * 2, (1.0,) * 2, (1.0, 2.0)) and RBF(2.0) == RBF(2.0)
 
 
 def test_two_tight_clusters_far_apart_keep_their_digits() -> None:

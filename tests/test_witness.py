@@ -21,8 +21,8 @@ DOUBLE = torch.float64
 def matrix(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
     s = (x[:, None] - y[None]).square().sum(-1)
     if isinstance(kernel, RBF):
-        return sum(torch.exp(-s / (2 * bandwidth**2)) for bandwidth in kernel.params)
-    return sum(scale / (scale + s) for scale in kernel.params)
+        return sum(torch.exp(-s / (2 * bandwidth**2)) for bandwidth in kernel.components(1).params)
+    return sum(scale / (scale + s) for scale in kernel.components(1).params)
 
 
 def points(dtype: torch.dtype = DOUBLE) -> tuple[Tensor, Tensor, Tensor]:
@@ -38,7 +38,7 @@ def plain_witness(z: Tensor, x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
 def test_values(backend: str, kernel: Kernel, dtype: torch.dtype) -> None:
     z, x, y = points(dtype)
     wide = torch.promote_types(dtype, torch.float32)
-    terms = KERNEL_VALUE[wide] * len(kernel.kinds)
+    terms = KERNEL_VALUE[wide] * len(kernel.components(1).kinds)
     exact = [each.double() for each in (z, x, y)]
     widened = [each.to(wide) for each in (z, x, y)]
     found, expected = witness(z, x, y, kernel), plain_witness(*exact, kernel)

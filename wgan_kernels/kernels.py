@@ -1,30 +1,138 @@
 """Kernel functions for maximum mean discrepancies, as small value objects.
 
-r is the Euclidean distance of two points. Each parameter is one number or a sequence of numbers; the kernel is then
-the sum over them.
+r is the Euclidean distance of two points. Kernels are added with `+` and weighted with `*`, as in
+`0.5 * RBF(1.0) + Linear()`, and such a sum is computed in one pass over the pairs of points. A parameter that is
+a sequence of numbers makes a sum of kernels, one for each. Bandwidths, scales, lengthscales, gamma, coef0 and weights
+may also be tensors, which are read at every call and get gradients where they require them: learned kernels. They have
+to stay positive; numbers are checked when the kernel is made, tensors are not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
 
 from . import _checks
+from .reference.kernel_sums import kernel_matrices
+
+Parameter = float | Sequence[float] | Tensor
+
+# The scales by which Tolstikhin et al. 2018 multiply the one of their prior.
+WAE_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Components(NamedTuple):
+    """What a kernel is the weighted sum of: C kernel functions."""
+
+    kinds: tuple[str, ...]  # names of the reference's formulas
+    shapes: tuple[float, ...]  # their fixed numbers, 1 where a formula has none
+    params: tuple[float, ...] | Tensor  # (C, 1) float64 where some are tensors
+    weights: tuple[float, ...] | Tensor | None  # (C,) float64 where some are tensors; None where all are 1
 
 
 class Kernel:
-    """A sum of kernel functions: the kind of each (the name of its formula) and its parameter."""
+    """A weighted sum of kernel functions."""
 
-    kinds: tuple[str, ...]
-    params: tuple[float, ...]
+    def components(self, features: int) -> Components:
+        """What it is made of, for points of so many features."""
+        raise NotImplementedError
 
-    def _set_components(self, kind: str, params: tuple[float, ...]) -> None:
-        # Once, so that a call in a training loop does not check the same numbers again; dataclasses here are frozen.
-        object.__setattr__(self, "params", params)
-        object.__setattr__(self, "kinds", (kind,) * len(params))
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """k(x_i, y_j) by the plain formulas, differentiable: (..., N, D), (..., M, D) -> (..., N, M) float64."""
+        kinds, shapes, params, weights = self.components(x.shape[-1])
+        if not isinstance(params, Tensor):
+            params = [(x.new_full((), param, dtype=torch.float64),) for param in params]
+        parts = kernel_matrices(x, y, kinds, shapes, params)
+        return sum(parts if weights is None else [weight * part for weight, part in zip(weights, parts)])
+
+    def __add__(self, other: object) -> Kernel:
+        if not isinstance(other, Kernel):
+            return NotImplemented
+        return Sum((*_terms(self), *_terms(other)))
+
+    def __mul__(self, weight: object) -> Kernel:
+        if isinstance(weight, Kernel):
+            raise TypeError("a kernel can be multiplied by a number or a tensor of one, not by another kernel")
+        return Sum(tuple((kernel, _times(weight, own)) for kernel, own in _terms(self)))
+
+    __rmul__ = __mul__
 
 
-def _positive_numbers(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
+@dataclass(frozen=True)
+class Sum(Kernel):
+    """What `+` and `*` make of kernels: (kernel, weight) for each."""
+
+    terms: tuple[tuple[Kernel, float | Tensor], ...]
+
+    def components(self, features: int) -> Components:
+        parts = [(kernel.components(features), weight) for kernel, weight in self.terms]
+        weights = [_times(weight, own) for part, weight in parts for own in part.weights or (1.0,) * len(part.kinds)]
+        params = [param for part, _ in parts for param in part.params]
+        return Components(
+            tuple(kind for part, _ in parts for kind in part.kinds),
+            tuple(shape for part, _ in parts for shape in part.shapes),
+            _column(params),
+            _column(weights, 0),
+        )
+
+
+class _Fixed(Kernel):
+    """A kernel with the same components for any points: made once where all is numbers, as calls are many."""
+
+    kind: ClassVar[str]
+    _components: Components | None
+
+    def _set(self, params: Parameter, shapes: Sequence[float] = (1.0,), kind: str = "") -> None:
+        count = max(len(shapes), params.numel() if isinstance(params, Tensor) else len(params))
+        made = Components((kind or self.kind,) * count, tuple(shapes) * (count // len(shapes)), (), None)
+        if not isinstance(params, Tensor):
+            made = made._replace(params=tuple(params) * (count // len(params)))
+        object.__setattr__(self, "_components", made)  # dataclasses here are frozen
+
+    def _parameter(self) -> Parameter:
+        raise NotImplementedError
+
+    def components(self, features: int) -> Components:
+        made, param = self._components, self._parameter()
+        if isinstance(param, Tensor):
+            return made._replace(params=param.double().reshape(-1, 1).expand(len(made.kinds), 1))
+        return made
+
+
+def _terms(kernel: Kernel) -> tuple[tuple[Kernel, float | Tensor], ...]:
+    return kernel.terms if isinstance(kernel, Sum) else ((kernel, 1.0),)
+
+
+def _times(weight: object, other: float | Tensor) -> float | Tensor:
+    if isinstance(weight, Tensor):
+        if weight.numel() != 1:
+            raise ValueError(f"a kernel's weight must be one number, got a tensor of shape {tuple(weight.shape)}")
+        return weight.reshape(()).double() * other
+    return _checks.non_negative("a kernel's weight", weight) * other
+
+
+def _column(values: Sequence[float | Tensor], dim: int = 1) -> tuple[float, ...] | Tensor:
+    """The numbers as they are, or a tensor of them if there is one among them."""
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if not tensors:
+        return tuple(values)
+    like = tensors[0]
+    made = [
+        v.double().reshape(()) if isinstance(v, Tensor) else like.new_full((), v, dtype=torch.float64) for v in values
+    ]
+    return torch.stack(made).reshape((-1, 1) if dim else (-1,))
+
+
+def _positive_numbers(name: str, value: Parameter) -> tuple[float, ...] | Tensor:
+    if isinstance(value, Tensor):
+        _checks.floating(name, value)
+        if value.dim() > 1 or value.numel() == 0:
+            raise ValueError(f"{name} must be a tensor of one number or of a row of them, got {tuple(value.shape)}")
+        return value
     if isinstance(value, (list, tuple)):
         if not value:
             raise ValueError(f"{name} must hold at least one number, got an empty {type(value).__name__}")
@@ -32,31 +140,185 @@ def _positive_numbers(name: str, value: float | Sequence[float]) -> tuple[float,
     return (_checks.positive(name, value),)
 
 
+def _lengths(name: str, value: Parameter) -> tuple[float, ...] | Tensor:
+    lengths = _positive_numbers(name, value)
+    for length in () if isinstance(lengths, Tensor) else lengths:
+        if not 1e-150 < length < 1e150:
+            raise ValueError(f"{name} must have a square that float64 holds, got {length}")
+    return lengths
+
+
 @dataclass(frozen=True)
-class RBF(Kernel):
+class RBF(_Fixed):
     """Gaussian kernel exp(-r^2 / (2 * bandwidth^2)); bandwidth > 0 in the units of the data.
 
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 2.
     """
 
-    bandwidth: float | Sequence[float]
+    bandwidth: Parameter
+    kind: ClassVar[str] = "rbf"
 
     def __post_init__(self) -> None:
-        bandwidths = _positive_numbers("bandwidth", self.bandwidth)
-        for bandwidth in bandwidths:
-            if not 1e-150 < bandwidth < 1e150:
-                raise ValueError(f"bandwidth must have a square that float64 holds, got {bandwidth}")
-        self._set_components("rbf", bandwidths)
+        self._set(_lengths("bandwidth", self.bandwidth))
+
+    def _parameter(self) -> Parameter:
+        return self.bandwidth
 
 
 @dataclass(frozen=True)
-class InverseMultiquadric(Kernel):
+class InverseMultiquadric(_Fixed):
     """Inverse multiquadric kernel scale / (scale + r^2); scale > 0 in the units of the data squared.
 
     Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4.
     """
 
-    scale: float | Sequence[float]
+    scale: Parameter
+    kind: ClassVar[str] = "inverse_multiquadric"
 
     def __post_init__(self) -> None:
-        self._set_components("inverse_multiquadric", _positive_numbers("scale", self.scale))
+        self._set(_positive_numbers("scale", self.scale))
+
+    def _parameter(self) -> Parameter:
+        return self.scale
+
+    @classmethod
+    def for_prior(
+        cls, features: int, variance: float = 1.0, scales: Sequence[float] = WAE_SCALES
+    ) -> InverseMultiquadric:
+        """The kernel of a WAE-MMD whose codes have so many features and a normal prior of that variance.
+
+        C = 2 * features * variance, the expected squared distance of two codes, times each of the scales; scales=(1.0,)
+        is the kernel of the paper's text, the default the sum that its experiments use.
+        Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4.
+        """
+        scale = 2 * _checks.positive_integer("features", features) * _checks.positive("variance", variance)
+        return cls([scale * each for each in _positive_numbers("scales", scales)])
+
+
+@dataclass(frozen=True)
+class RationalQuadratic(_Fixed):
+    """Rational quadratic kernel (1 + r^2 / (2 * alpha * lengthscale^2))^-alpha; alpha, lengthscale > 0.
+
+    A sequence of alphas makes a sum, of one lengthscale or of as many.
+    Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equation 4.19; Binkowski et al. 2018,
+    "Demystifying MMD GANs", section 2.1.
+    """
+
+    alpha: float | Sequence[float]
+    lengthscale: Parameter = 1.0
+    kind: ClassVar[str] = "rational_quadratic"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.alpha, Tensor):
+            raise TypeError("alpha must be a number or a sequence of numbers: it is not learned; lengthscale may be")
+        alphas, lengths = _positive_numbers("alpha", self.alpha), _lengths("lengthscale", self.lengthscale)
+        count = lengths.numel() if isinstance(lengths, Tensor) else len(lengths)
+        if 1 not in (len(alphas), count) and len(alphas) != count:
+            raise ValueError(f"lengthscale must be one number or as many as alpha, {len(alphas)}, got {count}")
+        self._set(lengths, alphas)
+
+    def _parameter(self) -> Parameter:
+        return self.lengthscale
+
+
+@dataclass(frozen=True)
+class Laplacian(_Fixed):
+    """Laplacian kernel exp(-r / bandwidth); bandwidth > 0 in the units of the data.
+
+    r is Euclidean, not the sum of absolute differences that some libraries take. Where two points coincide the kernel
+    has a cusp, and 0 is taken for its derivatives.
+    """
+
+    bandwidth: Parameter
+    kind: ClassVar[str] = "laplacian"
+
+    def __post_init__(self) -> None:
+        self._set(_lengths("bandwidth", self.bandwidth))
+
+    def _parameter(self) -> Parameter:
+        return self.bandwidth
+
+
+@dataclass(frozen=True)
+class Matern(_Fixed):
+    """Matern kernel of smoothness nu = 1/2, 3/2 or 5/2; lengthscale > 0 in the units of the data.
+
+    exp(-a), (1 + a) exp(-a) or (1 + a + a^2 / 3) exp(-a) with a = sqrt(2 nu) r / lengthscale; nu = 1/2 is Laplacian.
+    Source: Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equation 4.17.
+    """
+
+    nu: float
+    lengthscale: Parameter = 1.0
+
+    def __post_init__(self) -> None:
+        kinds = {0.5: "laplacian", 1.5: "matern32", 2.5: "matern52"}
+        if isinstance(self.nu, Tensor) or self.nu not in kinds:
+            raise ValueError(f"nu must be 1/2, 3/2 or 5/2, got {self.nu}")
+        self._set(_lengths("lengthscale", self.lengthscale), kind=kinds[self.nu])
+
+    def _parameter(self) -> Parameter:
+        return self.lengthscale
+
+
+@dataclass(frozen=True)
+class Energy(_Fixed):
+    """-r, with which the squared MMD is half the energy distance. Where points coincide 0 is taken for its derivatives.
+
+    Source: Sejdinovic et al. 2013, "Equivalence of distance-based and RKHS-based statistics", section 3.
+    """
+
+    kind: ClassVar[str] = "energy"
+
+    def __post_init__(self) -> None:
+        self._set((1.0,))
+
+    def _parameter(self) -> Parameter:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Polynomial(Kernel):
+    """Polynomial kernel (gamma * x.y + coef0)^degree; degree a whole number from 1 to 32, gamma > 0, coef0 >= 0.
+
+    gamma None stands for 1 / the number of features: with degree 3 and coef0 1 the kernel of KID.
+    Source: Binkowski et al. 2018, "Demystifying MMD GANs", section 4.
+    """
+
+    degree: int = 3
+    gamma: float | Tensor | None = None
+    coef0: float | Tensor = 1.0
+
+    def __post_init__(self) -> None:
+        if _checks.positive_integer("degree", self.degree) > 32:
+            raise ValueError(f"degree must be at most 32, got {self.degree}")
+        for name, value, check in (
+            ("gamma", self.gamma, _checks.positive),
+            ("coef0", self.coef0, _checks.non_negative),
+        ):
+            if isinstance(value, Tensor):
+                _checks.floating(name, value)
+                if value.numel() != 1:
+                    raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
+            elif value is not None:
+                check(name, value)
+
+    def components(self, features: int) -> Components:
+        # (gamma x.y + c)^p = gamma^p (x.y + c / gamma)^p
+        gamma, coef0 = 1 / max(features, 1) if self.gamma is None else self.gamma, self.coef0
+        gamma, coef0 = (v.double() if isinstance(v, Tensor) else float(v) for v in (gamma, coef0))
+        return Components(
+            ("polynomial",), (float(self.degree),), _column([coef0 / gamma]), _column([gamma**self.degree], 0)
+        )
+
+
+@dataclass(frozen=True)
+class Linear(_Fixed):
+    """x.y, with which the squared MMD is the squared distance of the means."""
+
+    kind: ClassVar[str] = "polynomial"
+
+    def __post_init__(self) -> None:
+        self._set((0.0,))
+
+    def _parameter(self) -> Parameter:
+        return 0.0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import Any
+
+from torch import Tensor, stack
 
 from .kernels import Kernel
 from .ops.kernel_matvec import kernel_matvec
@@ -13,7 +15,17 @@ def weighted_sum(
     x: Tensor, y: Tensor, kernel: Kernel, weights: tuple[float, float, float], *, diagonal: bool = False
 ) -> Tensor:
     """weights . block_sums, () or (B,), float64 for float64 points, else float32."""
-    return weighted_kernel_sum(x, y, kernel.kinds, kernel.params, weights, diagonal=diagonal)
+    kinds, shapes, params, own = kernel.components(x.shape[-1])
+    return weighted_kernel_sum(x, y, kinds, params, _of_blocks(own, weights), shapes=shapes, diagonal=diagonal)
+
+
+def _of_blocks(own: tuple[float, ...] | Tensor | None, weights: tuple[float, float, float]) -> Any:
+    """The weights of each block's components."""
+    if own is None:
+        return weights
+    if isinstance(own, Tensor):
+        return stack([own * weight for weight in weights])
+    return tuple(tuple(each * weight for each in own) for weight in weights)
 
 
 def block_sums(x: Tensor, y: Tensor, kernel: Kernel, *, diagonal: bool = False) -> Tensor:
@@ -21,8 +33,11 @@ def block_sums(x: Tensor, y: Tensor, kernel: Kernel, *, diagonal: bool = False) 
 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D) -> (3,) or (B, 3) float64.
     """
-    _, sums = kernel_sums(x, y, kernel.kinds, kernel.params, (1.0, 1.0, 1.0), diagonal=diagonal)
-    return sums.sum(-1)
+    kinds, shapes, params, own = kernel.components(x.shape[-1])
+    _, sums = kernel_sums(x, y, kinds, params, (1.0, 1.0, 1.0), shapes=shapes, diagonal=diagonal)
+    if own is None:
+        return sums.sum(-1)
+    return sum(weight * each for weight, each in zip(own, sums.unbind(-1)))
 
 
 def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = True) -> Tensor:
@@ -30,4 +45,6 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D); v: (M, P) or (B, M, P) -> (N, P) or (B, N, P).
     """
-    return kernel_matvec(x, y, v, kernel.kinds, kernel.params, diagonal=diagonal)
+    kinds, shapes, params, own = kernel.components(x.shape[-1])
+    return kernel_matvec(x, y, v, kinds, params, own, shapes=shapes, diagonal=diagonal)
+

@@ -19,15 +19,19 @@ constexpr int64_t kTasks = 16;       // enough to share out; fewer rows of tiles
 template <class S, class T, class V>
 class Product {
  public:
-  Product(Isa isa, ParallelFor run, const KernelProduct& product)
+  Product(Isa isa, ParallelFor run, const KernelProduct& product, const KernelMixture& mixture)
       : isa_(isa), run_(run), p_(product), tiling_(tile_points(product)), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(run, functions_, tiling_, p_.B, p_.N, p_.M, p_.D, static_cast<const S*>(p_.x),
                 static_cast<const S*>(p_.y)),
-        norms_(packed_norms(run, functions_, tiling_, p_.B, points_, points_)) {}
+        norms_(packed_norms(run, functions_, tiling_, p_.B, points_, points_)) {
+    if (has_products(mixture)) {
+      shifts_ = packed_shifts(run, functions_, tiling_, p_.B, points_);
+    }
+  }
 
   bool is_exact_enough(const KernelMixture& mixture) const {
     if constexpr (std::is_same_v<T, float>) {
-      return float_distances_suffice(norms_.get(), p_.B * count() * kTile, mixture);
+      return float_suffices(points_, norms_.get(), p_.B, mixture);
     }
     return true;
   }
@@ -88,6 +92,7 @@ class Product {
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
     packed.norms = norms_.get() + k * kTile;
+    packed.shifts = shifts_.get() == nullptr ? nullptr : shifts_.get() + k * kTile;
     return packed;
   }
 
@@ -112,7 +117,7 @@ class Product {
   std::vector<Tile> tiling_;
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;
-  Buffer<T> norms_, columns_;
+  Buffer<T> norms_, shifts_, columns_;
   int64_t rows_ = ceil_div(p_.end - p_.begin, kTile);
   int64_t v_stride_ = packed_stride<T>(p_.P, functions_.lanes);
 };
@@ -148,12 +153,12 @@ void kernel_matvec(Isa isa, ParallelFor run, const KernelProduct& product, const
       });
     };
     if constexpr (!std::is_same_v<S, double>) {
-      Product<S, float, V> in_float(isa, run, product);
+      Product<S, float, V> in_float(isa, run, product, mixture);
       if (in_float.is_exact_enough(mixture)) {
         return multiply(in_float);
       }
     }
-    Product<S, double, V> in_double(isa, run, product);
+    Product<S, double, V> in_double(isa, run, product, mixture);
     multiply(in_double);
   });
 }

@@ -3,22 +3,24 @@
 #include "simd_math.h"
 #include "kernel_functions.h"
 #include "pair_tiles.h"
+#include "pair_arguments.h"
 
 namespace wgk {
 namespace WGK_ISA {
 
 // w[i][j] (+)= weight * term of the kernel function, from dots[i][j] = z_i . z_j.
 template <KernelTerm term, class T>
-void matrix_rows(KernelKind kind, double theta, double weight, const PairTile<T>& i, const PairTile<T>& j, bool add,
-                 const T* dots, T* w) {
+void matrix_rows(const KernelMixture& mixture, int64_t component, double weight, const PairTile<T>& i,
+                 const PairTile<T>& j, bool add, const T* dots, T* w) {
   using V = Vector<T>;
-  with_kernel<T>(kind, theta, [&](const auto& kernel) __attribute__((always_inline)) {
+  with_component<T>(mixture, component, [&](const auto& kernel) __attribute__((always_inline)) {
+    using K = std::decay_t<decltype(kernel)>;
+    const T *norm_i = K::kOfProducts ? i.shifts : i.norms, *norm_j = K::kOfProducts ? j.shifts : j.norms;
     for (int64_t r = 0; r < i.count; ++r) {
       for (int64_t c = 0; c < j.count; c += kLanes<T>) {
         const int64_t at = r * kTile + c;
-        const V norms = i.norms[r] + load(j.norms + c);
-        const V s = fma(load(dots + at), splat<V>(T{-2}), norms);
-        const V value = static_cast<T>(weight) * pick<term>(kernel(s < 0 ? V{} : s));
+        const V s = pair_argument<K>(load(dots + at), norm_i[r] + load(norm_j + c));
+        const V value = static_cast<T>(weight) * pick<term>(kernel(s));
         store(w + at, add ? load(w + at) + value : value);
       }
     }
@@ -33,7 +35,7 @@ void multiply_tiles(const KernelMixture& mixture, const double* weights, const P
   alignas(64) T dots[kTile * kTile], w[kTile * kTile];
   tile_dots(i.rows, stride, i.count, j.panels, j.count, D, false, dots);
   for (int64_t c = 0; c < mixture.C; ++c) {
-    matrix_rows<term>(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c], weights[c], i, j, c > 0, dots, w);
+    matrix_rows<term>(mixture, c, weights[c], i, j, c > 0, dots, w);
   }
   for (int64_t r = i.count; r < ceil_div(i.count, kBlockRows) * kBlockRows; ++r) {
     std::memset(w + r * kTile, 0, kTile * sizeof(T));

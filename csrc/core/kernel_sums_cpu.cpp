@@ -19,8 +19,8 @@ constexpr double kThreadWork = 1e6;        // multiplications below which a seco
 template <class S, class T>
 class Sweep {
  public:
-  Sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const S* along_x, const S* along_y, bool tangent,
-        const KernelGradients& gradients)
+  Sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const S* along_x,
+        const S* along_y, bool tangent, const KernelGradients& gradients)
       : isa_(isa), run_(run), pairs_(pairs), gradients_(gradients),
         schedule_(pairs.N, pairs.M, pairs.begin, pairs.end), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y))),
@@ -29,11 +29,17 @@ class Sweep {
       along_.emplace(pack(along_x, along_y));
       along_norms_ = packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, *along_);
     }
+    if (has_products(mixture)) {
+      shifts_ = packed_shifts(run, functions_, schedule_.tiles(), pairs.B, points_);
+      if (tangent) {
+        along_shifts_ = packed_shifts(run, functions_, schedule_.tiles(), pairs.B, points_, &*along_);
+      }
+    }
   }
 
   bool is_exact_enough(const KernelMixture& mixture) const {
     if constexpr (std::is_same_v<T, float>) {
-      return float_distances_suffice(norms_.get(), tiles() * kTile, mixture);
+      return float_suffices(points_, norms_.get(), pairs_.B, mixture);
     }
     return true;
   }
@@ -57,7 +63,7 @@ class Sweep {
           const PairTile<T>& j = pair.i == pair.j ? i : other;
           const int64_t block = i.of_y != j.of_y ? 2 : i.of_y ? 1 : 0;
           double* share = shares.data() + ((b * most + k % count) * 3 + block) * 2 * C;
-          sweep_tiles(mixture, i, j, pairs_.D, points_.stride,
+          sweep_tiles(mixture, i, j, pairs_.D, points_.stride, pairs_.diagonal,
                       mode == PairMode::values ? nullptr : weights + (b * 3 + block) * C, share, share + C);
         }
       });
@@ -79,8 +85,8 @@ class Sweep {
 
   void allocate_gradients() {
     sums_ = Buffer<double>(tiles() * kTile * points_.stride);
-    w_sums_ = Buffer<double>(tiles() * kTile * 2);
-    std::fill_n(w_sums_.get(), tiles() * kTile * 2, 0.0);
+    w_sums_ = Buffer<double>(tiles() * kTile * 4);
+    std::fill_n(w_sums_.get(), tiles() * kTile * 4, 0.0);
     parallel_for(run_, tiles(), 8, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         if (has_gradient(schedule_.tiles()[k % schedule_.count()])) {
@@ -108,8 +114,16 @@ class Sweep {
     }
     if (has_gradient(tile) && sums_.get() != nullptr) {
       packed.sums = sums_.get() + k * kTile * points_.stride;
-      packed.w_sums = w_sums_.get() + k * kTile * 2;
+      packed.w_sums = w_sums_.get() + k * kTile * 4;
       packed.along_w_sums = packed.w_sums + kTile;
+      if (shifts_.get() != nullptr) {
+        packed.product_sums = packed.w_sums + 2 * kTile;
+        packed.along_product_sums = packed.w_sums + 3 * kTile;
+      }
+    }
+    if (shifts_.get() != nullptr) {
+      packed.shifts = shifts_.get() + k * kTile;
+      packed.along_shifts = along_ ? along_shifts_.get() + k * kTile : nullptr;
     }
     return packed;
   }
@@ -123,8 +137,8 @@ class Sweep {
     for (int64_t at = 0; at < pairs_.B * 3 * C; ++at) {
       const int64_t c = at % C, block = at / C % 3, b = at / C / 3;
       double k = 0, k_t = 0, k_tt = 0;
-      if (pairs_.diagonal) {
-        plain::terms_at_zero(static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c], k, k_t, k_tt);
+      if (pairs_.diagonal && !is_of_products(static_cast<KernelKind>(mixture.kinds[c]))) {
+        plain::terms_at_zero(mixture, c, k, k_t, k_tt);
       }
       const double along = tangent ? mixture.along_thetas[c] : 0;
       double sum = selves[block] * (tangent ? k_t * along : k), theta_sum = selves[block] * (tangent ? k_tt * along : k_t);
@@ -157,7 +171,8 @@ class Sweep {
         const Tile& t = schedule_.tiles()[k % schedule_.count()];
         if (has_gradient(t)) {
           G* out = t.of_y ? grad_y + (b * M + t.first - N) * D : grad_x + (b * N + t.first) * D;
-          write(tile(b, k % schedule_.count()), D, points_.stride, tangent, out);
+          write(tile(b, k % schedule_.count()), D, points_.stride, tangent, points_.origin(b),
+                along_ ? along_->origin(b) : nullptr, out);
         }
       }
     });
@@ -170,7 +185,7 @@ class Sweep {
   PairSchedule schedule_;
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;
-  Buffer<T> norms_, along_norms_;
+  Buffer<T> norms_, along_norms_, shifts_, along_shifts_;
   std::optional<PackedPoints<T>> along_;
   Buffer<double> sums_, w_sums_;
 };
@@ -184,12 +199,12 @@ void with_sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelM
     const S* u = static_cast<const S*>(along_x);
     const S* v = static_cast<const S*>(along_y);
     if constexpr (!std::is_same_v<S, double>) {
-      Sweep<S, float> sweep(isa, run, pairs, u, v, tangent, gradients);
+      Sweep<S, float> sweep(isa, run, pairs, mixture, u, v, tangent, gradients);
       if (sweep.is_exact_enough(mixture)) {
         return f(sweep);
       }
     }
-    Sweep<S, double> sweep(isa, run, pairs, u, v, tangent, gradients);
+    Sweep<S, double> sweep(isa, run, pairs, mixture, u, v, tangent, gradients);
     f(sweep);
   });
 }

@@ -18,11 +18,12 @@ struct PackFunctions {
   void (*pack_rows)(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows);
   void (*pack_panels)(const T* rows, int64_t count, int64_t stride, int64_t D, T* panels);
   void (*row_dots)(const T* a, const T* b, int64_t count, int64_t stride, T* out);
+  void (*shifts)(const T* a, const double* b, double of, int64_t count, int64_t stride, bool add, double* out);
 };
 #define WGK_PACK_FUNCTIONS(isa, S, T)                                                                    \
   PackFunctions<S, T> {                                                                                  \
     WGK_PICK(isa, kLanes<T>), WGK_PICK(isa, add_rows<S>), WGK_PICK(isa, pack_rows<S, T>),                \
-        WGK_PICK(isa, pack_panels<T>), WGK_PICK(isa, tile_row_dots<T>)                                   \
+        WGK_PICK(isa, pack_panels<T>), WGK_PICK(isa, tile_row_dots<T>), WGK_PICK(isa, tile_shifts<T>)    \
   }
 
 // Elements from one packed point to the next: whole vectors, and an odd number of cache lines where rows are long, so
@@ -36,8 +37,9 @@ int64_t packed_stride(int64_t D, int64_t lanes) {
 
 template <class T>
 struct PackedPoints {
-  int64_t tiles, D, stride;
+  int64_t tiles, D, stride, width;
   Buffer<T> rows, panels;
+  std::vector<double> origins;  // [B, width], the means
 
   // x: [B, N, D], y: [B, M, D]; a null one stands for zeros.
   template <class S>
@@ -46,10 +48,10 @@ struct PackedPoints {
       : tiles(static_cast<int64_t>(tiling.size())),
         D(D),
         stride(packed_stride<T>(D, functions.lanes)),
+        width(stride + 8),  // room for a whole vector behind the last feature
         rows(B * tiles * kTile * stride),
-        panels(B * tiles * kTile * D) {
-    const int64_t width = stride + 8;  // room for a whole vector behind the last feature
-    std::vector<double> origins(B * width, 0.0);
+        panels(B * tiles * kTile * D),
+        origins(B * width, 0.0) {
     parallel_for(run, B, 1 + (1 << 16) / (1 + (N + M) * D), [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
         double* origin = origins.data() + b * width;
@@ -70,7 +72,7 @@ struct PackedPoints {
           zeros.resize(kTile * D);
         }
         functions.pack_rows(points == nullptr ? zeros.data() : points + first * D, tile.count, D,
-                            origins.data() + k / tiles * width, stride, tile_rows(k));
+                            origin(k / tiles), stride, tile_rows(k));
         functions.pack_panels(tile_rows(k), tile.count, stride, D, tile_panels(k));
       }
     });
@@ -79,6 +81,7 @@ struct PackedPoints {
   // k counts the tiles of all problems.
   T* tile_rows(int64_t k) const { return rows.get() + k * kTile * stride; }
   T* tile_panels(int64_t k) const { return panels.get() + k * kTile * D; }
+  const double* origin(int64_t b) const { return origins.data() + b * width; }
 };
 
 // a_i . b_i of all points, [B * tiles, kTile].
@@ -96,15 +99,55 @@ Buffer<T> packed_norms(ParallelFor run, const PackFunctions<S, T>& functions, co
   return norms;
 }
 
-// Whether squared distances in float keep enough digits for all kernel functions.
-inline bool float_distances_suffice(const float* norms, int64_t count, const KernelMixture& mixture) {
-  float largest = 0;
-  for (int64_t k = 0; k < count; ++k) {
-    largest = std::max(largest, norms[k]);
+inline double dot(const double* a, const double* b, int64_t D) {
+  double sum = 0;
+  for (int64_t d = 0; d < D; ++d) {
+    sum += a[d] * b[d];
   }
-  for (int64_t c = 0; c < mixture.C; ++c) {
-    if (!float_distances_suffice(largest, static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c])) {
-      return false;
+  return sum;
+}
+
+// What makes x_i . x_j of centred points: z_i . z_j + shifts_i + shifts_j, where x = z + o; [B * tiles, kTile].
+// With directions u = v + p of the points, what does the same for the derivative of x_i . x_j along u.
+template <class S, class T>
+Buffer<T> packed_shifts(ParallelFor run, const PackFunctions<S, T>& functions, const std::vector<Tile>& tiling,
+                        int64_t B, const PackedPoints<T>& z, const PackedPoints<T>* v = nullptr) {
+  Buffer<T> shifts(B * z.tiles * kTile);
+  parallel_for(run, B * z.tiles, 1 + (1 << 15) / (1 + kTile * z.D), [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin; k < end; ++k) {
+      const double* o = z.origin(k / z.tiles);
+      const int64_t count = tiling[k % z.tiles].count;
+      double wide[kTile] = {};
+      if (v == nullptr) {
+        functions.shifts(z.tile_rows(k), o, dot(o, o, z.D) / 2, count, z.stride, false, wide);
+      } else {
+        const double* p = v->origin(k / z.tiles);
+        functions.shifts(v->tile_rows(k), o, dot(o, p, z.D), count, z.stride, false, wide);
+        functions.shifts(z.tile_rows(k), p, 0, count, z.stride, true, wide);
+      }
+      std::transform(wide, wide + kTile, shifts.get() + k * kTile, [](double each) { return static_cast<T>(each); });
+    }
+  });
+  return shifts;
+}
+
+inline bool has_products(const KernelMixture& mixture) {
+  return std::any_of(mixture.kinds, mixture.kinds + mixture.C,
+                     [](int64_t kind) { return is_of_products(static_cast<KernelKind>(kind)); });
+}
+
+// Whether float has digits enough for all kernel functions of the mixture.
+inline bool float_suffices(const PackedPoints<float>& points, const float* norms, int64_t B,
+                           const KernelMixture& mixture) {
+  for (int64_t b = 0; b < B; ++b) {
+    PointSizes sizes{0, dot(points.origin(b), points.origin(b), points.D)};
+    for (int64_t k = b * points.tiles * kTile; k < (b + 1) * points.tiles * kTile; ++k) {
+      sizes.largest = std::max(sizes.largest, norms[k]);
+    }
+    for (int64_t c = 0; c < mixture.C; ++c) {
+      if (!float_suffices(sizes, static_cast<KernelKind>(mixture.kinds[c]), mixture.thetas[c], mixture.shapes[c])) {
+        return false;
+      }
     }
   }
   return true;

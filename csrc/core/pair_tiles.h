@@ -171,5 +171,17 @@ void tile_row_dots(const T* a, const T* b, int64_t count, int64_t stride, T* out
   }
 }
 
+// out[i] = a[i] . b + of, in double; a: [count, stride], b: [stride]. Added to what out holds if `add`.
+template <class T>
+void tile_shifts(const T* a, const double* b, double of, int64_t count, int64_t stride, bool add, double* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    vdouble sums{};
+    for (int64_t d = 0; d < stride; d += kDoubles) {
+      sums += load_doubles(a + i * stride + d) * load(b + d);
+    }
+    out[i] = (add ? out[i] : 0) + sum_lanes(sums) + of;
+  }
+}
+
 }  // namespace WGK_ISA
 }  // namespace wgk

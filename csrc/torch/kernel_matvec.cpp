@@ -8,10 +8,11 @@ namespace wgk::operators {
 // x: [N, D] or [B, N, D]; y: [.., M, D]; v: [.., M, P], double for float64 points, else float; weights: [C];
 // params: [C, Q] -> [.., end - begin, P]
 Tensor kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, std::vector<int64_t> kinds,
-                     bool allow_tf32, int64_t term, int64_t begin, int64_t end, bool diagonal) {
+                     std::vector<double> shapes, bool allow_tf32, int64_t term, int64_t begin, int64_t end,
+                     bool diagonal) {
   check_one_device("kernel_matvec", {&x, &y, &v, &weights, &params});
   const Points points("kernel_matvec", x, y);
-  const Mixture mixture("kernel_matvec", params, std::move(kinds));
+  const Mixture mixture("kernel_matvec", params, std::move(kinds), std::move(shapes));
   const int64_t dims = x.dim();
   const ScalarType wide = wide_type(points.dtype);
   STD_TORCH_CHECK(v.dim() == dims && v.size(dims - 2) == points.M && (dims == 2 || v.size(0) == points.B) &&

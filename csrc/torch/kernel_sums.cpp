@@ -22,8 +22,9 @@ struct Arguments {
 
   // weights_in: [3, C] for all problems alike, or [B, 3, C].
   Arguments(const char* name, const Tensor& x, const Tensor& y, const Tensor& weights_in, const Tensor& params,
-            std::vector<int64_t> kinds, bool allow_tf32, int64_t begin, int64_t end, bool diagonal)
-      : points(name, x, y), mixture(name, params, std::move(kinds)), weights(dense(weights_in)),
+            std::vector<int64_t> kinds, std::vector<double> shapes, bool allow_tf32, int64_t begin, int64_t end,
+            bool diagonal)
+      : points(name, x, y), mixture(name, params, std::move(kinds), std::move(shapes)), weights(dense(weights_in)),
         precision(allow_tf32 ? MatmulPrecision::tf32 : MatmulPrecision::ieee) {
     check_one_device(name, {&x, &y, &weights_in, &params});
     const int64_t size = 3 * mixture.C;
@@ -131,10 +132,12 @@ void run_kernel_sums(const Arguments& arguments, const Gradients& gradients, dou
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kernel_sums(Tensor x, Tensor y, Tensor weights, Tensor params,
-                                                               std::vector<int64_t> kinds, bool allow_tf32,
+                                                               std::vector<int64_t> kinds,
+                                                               std::vector<double> shapes, bool allow_tf32,
                                                                int64_t begin, int64_t end, bool diagonal,
                                                                int64_t needs) {
-  const Arguments arguments("kernel_sums", x, y, weights, params, std::move(kinds), allow_tf32, begin, end, diagonal);
+  const Arguments arguments("kernel_sums", x, y, weights, params, std::move(kinds), std::move(shapes), allow_tf32,
+                            begin, end, diagonal);
   // Gradients that wait for a factor stay in float32 where the points are half as wide.
   const ScalarType wide = wide_type(arguments.pairs.dtype);
   const DType wide_dtype = wide == ScalarType::Double ? DType::float64 : DType::float32;
@@ -146,10 +149,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kernel_sums(Tensor x, Tensor 
 }
 
 std::tuple<Tensor, Tensor, Tensor> kernel_sums_backward(Tensor grad_sums, Tensor x, Tensor y, Tensor params,
-                                                        std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
-                                                        int64_t end, bool diagonal, int64_t needs) {
-  const Arguments arguments("kernel_sums_backward", x, y, grad_sums, params, std::move(kinds), allow_tf32, begin, end,
-                            diagonal);
+                                                        std::vector<int64_t> kinds, std::vector<double> shapes,
+                                                        bool allow_tf32, int64_t begin, int64_t end, bool diagonal,
+                                                        int64_t needs) {
+  const Arguments arguments("kernel_sums_backward", x, y, grad_sums, params, std::move(kinds), std::move(shapes),
+                            allow_tf32, begin, end, diagonal);
   Gradients gradients(arguments, needs, x.scalar_type(), arguments.pairs.dtype, false);
   const Tensor sums = arguments.empty_sums();
   run_kernel_sums(arguments, gradients, mutable_doubles(sums), nullptr);
@@ -159,10 +163,11 @@ std::tuple<Tensor, Tensor, Tensor> kernel_sums_backward(Tensor grad_sums, Tensor
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sums_double_backward(
     std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_y, std::optional<Tensor> grad_grad_params,
-    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
-    int64_t end, bool diagonal, int64_t needs) {
+    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, std::vector<double> shapes,
+    bool allow_tf32, int64_t begin, int64_t end, bool diagonal, int64_t needs) {
   const char* name = "kernel_sums_double_backward";
-  const Arguments arguments(name, x, y, grad_sums, params, std::move(kinds), allow_tf32, begin, end, diagonal);
+  const Arguments arguments(name, x, y, grad_sums, params, std::move(kinds), std::move(shapes), allow_tf32, begin, end,
+                            diagonal);
   const auto fitting = [&](const std::optional<Tensor>& along, const Tensor& like) {
     STD_TORCH_CHECK(!along || (along->scalar_type() == like.scalar_type() && along->numel() == like.numel()),
                     "wgan_kernels::", name, ": a gradient does not fit its tensor");

@@ -31,19 +31,22 @@ std::tuple<Tensor, Tensor> norm_penalty_double_backward(Tensor grad_grad_x, Tens
                                                         int64_t reduction, double weight);
 
 Tensor kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, std::vector<int64_t> kinds,
-                     bool allow_tf32, int64_t term, int64_t begin, int64_t end, bool diagonal);
+                     std::vector<double> shapes, bool allow_tf32, int64_t term, int64_t begin, int64_t end,
+                     bool diagonal);
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> kernel_sums(Tensor x, Tensor y, Tensor weights, Tensor params,
-                                                               std::vector<int64_t> kinds, bool allow_tf32,
+                                                               std::vector<int64_t> kinds,
+                                                               std::vector<double> shapes, bool allow_tf32,
                                                                int64_t begin, int64_t end, bool diagonal,
                                                                int64_t needs);
 std::tuple<Tensor, Tensor, Tensor> kernel_sums_backward(Tensor grad_sums, Tensor x, Tensor y, Tensor params,
-                                                        std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
-                                                        int64_t end, bool diagonal, int64_t needs);
+                                                        std::vector<int64_t> kinds, std::vector<double> shapes,
+                                                        bool allow_tf32, int64_t begin, int64_t end, bool diagonal,
+                                                        int64_t needs);
 std::tuple<Tensor, Tensor, Tensor, Tensor> kernel_sums_double_backward(
     std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_y, std::optional<Tensor> grad_grad_params,
-    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, bool allow_tf32, int64_t begin,
-    int64_t end, bool diagonal, int64_t needs);
+    Tensor grad_sums, Tensor x, Tensor y, Tensor params, std::vector<int64_t> kinds, std::vector<double> shapes,
+    bool allow_tf32, int64_t begin, int64_t end, bool diagonal, int64_t needs);
 
 void rmsprop_clip_(const std::vector<Tensor>& params, const std::vector<Tensor>& grads,
                    const std::vector<Tensor>& square_avgs, const std::vector<Tensor>& momentum_buffers,

@@ -22,8 +22,11 @@ Tensor Points::empty(std::vector<int64_t> tail, ScalarType type) const {
   return new_dense(x, tail, type);
 }
 
-Mixture::Mixture(const char* name, const Tensor& params_in, std::vector<int64_t> kinds_in)
-    : kinds(std::move(kinds_in)), params(params_in), C(static_cast<int64_t>(kinds.size())) {
+Mixture::Mixture(const char* name, const Tensor& params_in, std::vector<int64_t> kinds_in,
+                 std::vector<double> shapes_in)
+    : kinds(std::move(kinds_in)), shapes(std::move(shapes_in)), params(params_in),
+      C(static_cast<int64_t>(kinds.size())) {
+  STD_TORCH_CHECK(static_cast<int64_t>(shapes.size()) == C, "wgan_kernels::", name, ": one shape for each kind");
   STD_TORCH_CHECK(params.scalar_type() == ScalarType::Double && params.dim() == 2 && params.size(0) == C &&
                       params.size(1) > 0,
                   "wgan_kernels::", name, ": params must be float64 of shape [components, parameters]");
@@ -36,7 +39,7 @@ Mixture::Mixture(const char* name, const Tensor& params_in, std::vector<int64_t>
   thetas = first_column(params);
 }
 
-KernelMixture Mixture::core() const { return {C, kinds.data(), doubles(thetas), nullptr}; }
+KernelMixture Mixture::core() const { return {C, kinds.data(), shapes.data(), doubles(thetas), nullptr}; }
 
 Tensor first_column(const Tensor& params) {
   return dense(params.size(1) == 1 ? params : torch::stable::select(params, 1, 0));

@@ -24,14 +24,15 @@ struct Points {
   }
 };
 
-// A sum of C kernel functions: kinds on the host, params [C, Q] on the device of the points. thetas: the numbers that
-// the kernel functions take, [C].
+// A sum of C kernel functions: kinds and shapes on the host, params [C, Q] on the device of the points. thetas: the
+// parameters that the kernel functions take, [C].
 struct Mixture {
   std::vector<int64_t> kinds;
+  std::vector<double> shapes;
   Tensor params, thetas;
   int64_t C, Q;
 
-  Mixture(const char* name, const Tensor& params_in, std::vector<int64_t> kinds_in);
+  Mixture(const char* name, const Tensor& params_in, std::vector<int64_t> kinds_in, std::vector<double> shapes_in);
 
   KernelMixture core() const;
 };

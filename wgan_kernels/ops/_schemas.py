@@ -12,9 +12,9 @@ import torch
 LIBRARY = torch.library.Library("wgan_kernels", "FRAGMENT")
 
 _PENALTY = "float target, bool one_sided, int reduction, float weight"
-# allow_tf32: of matrix products of float32 points on a GPU; rows [begin, end) of the stacked points [x; y], end -1 for
-# all; needs: 1 grad_x + 2 grad_y + 4 grad_params.
-_KERNEL = "Tensor params, int[] kinds, bool allow_tf32, int begin, int end, bool diagonal, int needs"
+# shapes: the fixed numbers of the kernel functions; allow_tf32: of matrix products of float32 points on a GPU; rows
+# [begin, end) of the stacked points [x; y], end -1 for all; needs: 1 grad_x + 2 grad_y + 4 grad_params.
+_KERNEL = "Tensor params, int[] kinds, float[] shapes, bool allow_tf32, int begin, int end, bool diagonal, int needs"
 
 _SCHEMAS = [
     # The instruction set the CPU kernels run on.
@@ -51,8 +51,8 @@ _SCHEMAS = [
     "-> (Tensor grad_grad_sums, Tensor grad_x, Tensor grad_y, Tensor grad_params)",
     # x: [N, D] or [B, N, D]; y: [M, D] or [B, M, D]; v: [M, P] or [B, M, P], as wide as float32 at least; weights: [C];
     # term: k itself, or one of its derivatives; begin, end: rows of x -> [end - begin, P] or [B, end - begin, P]
-    "kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, int[] kinds, bool allow_tf32, "
-    "int term, int begin, int end, bool diagonal) -> Tensor",
+    "kernel_matvec(Tensor x, Tensor y, Tensor v, Tensor weights, Tensor params, int[] kinds, float[] shapes, "
+    "bool allow_tf32, int term, int begin, int end, bool diagonal) -> Tensor",
     # Of each parameter, of any shape and dtype, all on one device: its gradient and states, side by side; no buffers
     # without momentum, no grad_avgs where not centered; no grads and states at all: clipped alone. steps: [] each.
     # stats: [2] int64, to which how many weights are at a bound is added, and the bits of the largest |w| in float64.

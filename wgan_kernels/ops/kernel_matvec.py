@@ -13,7 +13,7 @@ from .. import _backend
 from ..reference import kernel_matvec as reference
 from . import _schemas
 from ._autograd import differentiable
-from ._mixtures import allows_tf32, as_tensors
+from ._mixtures import allows_tf32, as_tensors, constant, of_products, shapes_of
 from .kernel_sums import _WORK_PER_CALL
 
 # Which of k, dk/ds, d2k/ds2, dk/dt, d2k/dsdt, d2k/dt2 a product is with (KernelTerm in csrc/core/kernel_matvec.h), and
@@ -51,24 +51,41 @@ def _grad_points(points: Tensor, others: Tensor, by_points: Tensor, by_others: T
     return 2 * (points * along - (by_points[..., None] * moments).sum(-2))
 
 
+def _grad_points_of_products(others: Tensor, by_points: Tensor, by_others: Tensor, product: Any) -> Tensor:
+    """sum_jp by_points_ip k'(s_ij) by_others_jp others_j, for functions of inner products s."""
+    P, D = by_others.shape[-1], others.shape[-1]
+    columns = (by_others[..., :, None] * others.to(by_others.dtype)[..., None, :]).flatten(-2)
+    return (by_points[..., None] * product(columns).unflatten(-1, (P, D))).sum(-2)
+
+
 def _backward(ctx: Any, matvec: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     x, y, v, weights, params = ctx.saved_tensors
-    kinds, allow_tf32, term, begin, end, diagonal = ctx.settings
+    kinds, shapes, allow_tf32, term, begin, end, diagonal = ctx.settings
     needs_x, needs_y, needs_v, needs_weights, needs_params = ctx.needs_input_grad[:5]
     rows = x.shape[-2]
     if (begin, end) not in ((0, -1), (0, rows)):
         grad = pad(grad, (0, 0, begin, rows - (rows if end < 0 else end)))
 
     def product(a: Tensor, b: Tensor, columns: Tensor, kind: int, each: Tensor = weights) -> Tensor:
-        return matvec(a, b, columns, each, params, kinds, allow_tf32, kind, 0, -1, diagonal)
+        return matvec(a, b, columns, each, params, kinds, shapes, allow_tf32, kind, 0, -1, diagonal)
+
+    def by_points(a: Tensor, b: Tensor, by_a: Tensor, by_b: Tensor) -> Tensor:
+        slope, total = _derived(_BY_S, term), None
+        for grad_points, share in (
+            (lambda run: _grad_points(a, b, by_a, by_b, run), [not each for each in of_products(kinds)]),
+            (lambda run: _grad_points_of_products(b, by_a, by_b, run), of_products(kinds)),
+        ):
+            if any(share):
+                some = weights if all(share) else weights * constant((tuple(map(float, share)),), weights.device)[0]
+                part = grad_points(lambda columns, some=some: product(a, b, columns, slope, some))
+                total = part if total is None else total + part
+        return torch.zeros_like(a) if total is None else total.to(a.dtype)
 
     grads: list[Tensor | None] = [None] * 5
     if needs_x:
-        slope = _derived(_BY_S, term)
-        grads[0] = _grad_points(x, y, grad, v, lambda columns: product(x, y, columns, slope)).to(x.dtype)
+        grads[0] = by_points(x, y, grad, v)
     if needs_y:
-        slope = _derived(_BY_S, term)
-        grads[1] = _grad_points(y, x, v, grad, lambda columns: product(y, x, columns, slope)).to(y.dtype)
+        grads[1] = by_points(y, x, v, grad)
     if needs_v:
         grads[2] = product(y, x, grad, term)
     components = torch.eye(len(kinds), dtype=weights.dtype, device=weights.device)
@@ -79,7 +96,7 @@ def _backward(ctx: Any, matvec: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         bend = _derived(_BY_T, term)
         each = [(product(x, y, v, bend, one) * grad).sum(dtype=torch.float64) for one in components]
         grads[4] = pad((torch.stack(each) * weights)[:, None], (0, params.shape[1] - 1))
-    return *grads, *[None] * 6
+    return *grads, *[None] * 7
 
 
 _operator = torch.ops.wgan_kernels.kernel_matvec.default
@@ -119,8 +136,9 @@ def kernel_matvec(
     v: Tensor,
     kinds: Sequence[str],
     params: Tensor | tuple[float, ...],
-    weights: Tensor | None = None,
+    weights: Tensor | tuple[float, ...] | None = None,
     *,
+    shapes: Sequence[float] | None = None,
     diagonal: bool = True,
     begin: int = 0,
     end: int = -1,
@@ -131,8 +149,8 @@ def kernel_matvec(
         x: (N, D), or (B, N, D) for B problems at once, float64, float32, bfloat16 or float16.
         y: (M, D) or (B, M, D) of the same dtype and device.
         v: (M, P) or (B, M, P): weights of points, signs of a permutation, members of subsets, one vector a column.
-        kinds, params: as for kernel_sums.
-        weights: (C,) float64; None takes 1 for each component.
+        kinds, params, shapes: as for kernel_sums.
+        weights: C numbers, or (C,) float64; None takes 1 for each component.
         diagonal: count the pairs (i, i); False is for y = x.
         begin, end: the rows of x to compute; end -1 means to the last.
 
@@ -142,8 +160,10 @@ def kernel_matvec(
     Differentiable twice by x, y, v, weights and params. Sums run in float64 in a fixed order: the same input gives the
     same bits for any number of threads.
     """
-    codes, params, ones = as_tensors(kinds, params, (1.0,), x.device)
-    weights = ones[0] if weights is None else weights.to(x.device)
+    given = weights if isinstance(weights, Tensor) else (1.0 if weights is None else weights,)
+    codes, params, given = as_tensors(kinds, params, given, x.device)
+    weights = given if isinstance(weights, Tensor) else given[0]
+    shapes = shapes_of(kinds, shapes)
     v = v.to(torch.promote_types(x.dtype, torch.float32))
     if _backend.is_native(x, "kernel_matvec", len(kinds)):
         run = _kernel_matvec
@@ -152,5 +172,5 @@ def kernel_matvec(
 
         run = _triton_operators.kernel_matvec
     else:
-        return reference.kernel_matvec(x, y, v, weights, params, kinds, begin, end, diagonal)
-    return run(x, y, v, weights, params, codes, allows_tf32(x), _K, begin, end, diagonal)
+        return reference.kernel_matvec(x, y, v, weights, params, kinds, shapes, begin, end, diagonal)
+    return run(x, y, v, weights, params, codes, shapes, allows_tf32(x), _K, begin, end, diagonal)

@@ -13,7 +13,7 @@ from .. import _backend
 from ..reference import kernel_sums as reference
 from . import _schemas
 from ._autograd import differentiable, eager_function, third_derivative
-from ._mixtures import allows_tf32, as_tensors, keep_for_graphs
+from ._mixtures import allows_tf32, as_tensors, keep_for_graphs, shapes_of
 
 _X, _Y, _PARAMS = 1, 2, 4
 # Pairs times features (and a little for the kernel function) in one call of an operator: some tenths of a second on
@@ -48,7 +48,7 @@ def _fake_backward(grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor, *set
 
 
 def _fake_double_backward(*args: Any) -> tuple[Tensor, ...]:
-    *_, grad_sums, x, y, params, _, _, _, _, _, needs = args
+    *_, grad_sums, x, y, params, _, _, _, _, _, _, needs = args
     grad_grad_sums = x.new_empty((*x.shape[:-2], 3, params.shape[0]), dtype=torch.float64)
     return grad_grad_sums, *_fake_gradients(x, y, params, needs, x.dtype)
 
@@ -85,7 +85,7 @@ def _backward(
     ctx: Any, sums_backward: Any, grad_value: Tensor | None, grad_sums: Tensor | None, *_: Any
 ) -> tuple[Tensor | None, ...]:
     if grad_value is None and grad_sums is None:
-        return (None,) * 10
+        return (None,) * 11
     x, y, weights, params, sums, *grads = ctx.saved_tensors
     needs_x, needs_y, needs_weights, needs_params = ctx.needs_input_grad[:4]
     needs, have = _needs(needs_x, needs_y, needs_params), ctx.settings[-1]
@@ -102,7 +102,7 @@ def _backward(
     if needs_weights and grad_value is not None:
         grad_weights = (grad_value[..., None, None].double() * sums).sum_to_size(weights.shape)
     grad_x, grad_y, grad_params = results
-    return grad_x, grad_y, grad_weights, grad_params, None, None, None, None, None, None
+    return grad_x, grad_y, grad_weights, grad_params, *[None] * 7
 
 
 def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -113,14 +113,14 @@ def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Ten
 
 def _double_backward(ctx: Any, sums_double_backward: Any, *grad_grads: Tensor | None) -> tuple[Tensor | None, ...]:
     if all([grad is None for grad in grad_grads]):
-        return (None,) * 10
+        return (None,) * 11
     grad_sums, x, y, params = ctx.saved_tensors
     _, needs_x, needs_y, needs_params = ctx.needs_input_grad[:4]
     needs = _needs(needs_x, needs_y, needs_params)
     # What was not asked for came out empty, and so is its gradient.
     along = [None if grad is None or grad.shape != of.shape else grad for grad, of in zip(grad_grads, (x, y, params))]
     grad_grad_sums, *grads = sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
-    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), *[None] * 6
+    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), *[None] * 7
 
 
 def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[int, int]]:
@@ -201,8 +201,9 @@ def kernel_sums(
     y: Tensor,
     kinds: Sequence[str],
     params: Tensor | tuple[float, ...],
-    weights: Tensor | tuple[float, float, float],
+    weights: Tensor | tuple[Any, Any, Any],
     *,
+    shapes: Sequence[float] | None = None,
     diagonal: bool = False,
     begin: int = 0,
     end: int = -1,
@@ -215,9 +216,11 @@ def kernel_sums(
     Args:
         x: (N, D), or (B, N, D) for B problems at once, float64, float32, bfloat16 or float16.
         y: (M, D) or (B, M, D) of the same dtype and device.
-        kinds: the kind of each of the C components, a name in `reference.KERNEL_FUNCTIONS`.
+        kinds: the kind of each of the C components, a name in the reference's KERNEL_FUNCTIONS or PRODUCT_FUNCTIONS.
         params: C numbers, or (C, Q) float64: the parameters of each component.
-        weights: of the blocks xx, yy, xy: three numbers for all components alike, or (3, C) or (B, 3, C) float64.
+        weights: of the blocks xx, yy, xy: three numbers for all components alike or three tuples of C numbers, or
+            (3, C) or (B, 3, C) float64.
+        shapes: C numbers, of which the kinds that have a fixed number, such as a degree, take theirs.
         diagonal: count the pairs of a point with itself.
         begin, end: the rows of the stacked points [x; y] whose pairs to sum; row i owns the pairs (i, j) with j > i,
             and the results of ranges that make up all rows add up to the whole. end -1 means to the last.
@@ -230,6 +233,7 @@ def kernel_sums(
     order: the same input gives the same bits for any number of threads.
     """
     codes, params, weights = as_tensors(kinds, params, weights, x.device)
+    shapes = shapes_of(kinds, shapes)
     if _backend.is_native(x, "kernel_sums", len(kinds)):
         run = _kernel_sums
     elif _backend.is_triton(x):
@@ -237,9 +241,9 @@ def kernel_sums(
 
         run = _triton_operators.kernel_sums
     else:
-        return reference.kernel_sums(x, y, weights, params, kinds, begin, end, diagonal)
+        return reference.kernel_sums(x, y, weights, params, kinds, shapes, begin, end, diagonal)
     needs = _needs(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
-    return run(x, y, weights, params, codes, allows_tf32(x), begin, end, diagonal, needs)[:2]
+    return run(x, y, weights, params, codes, shapes, allows_tf32(x), begin, end, diagonal, needs)[:2]
 
 
 # ---- the value alone, for fixed numbers: the same formulas by the shortest way, for sizes at which Python is the cost
@@ -247,12 +251,19 @@ def kernel_sums(
 
 @functools.lru_cache(maxsize=256)
 def _cached_constants(
-    kinds: Any, params: Any, weights: Any, device: torch.device, allow_tf32: bool, diagonal: bool, needs: int
+    kinds: Any,
+    shapes: Any,
+    params: Any,
+    weights: Any,
+    device: torch.device,
+    allow_tf32: bool,
+    diagonal: bool,
+    needs: int,
 ) -> tuple[Any, ...]:
     """What the operator takes after x and y."""
     with torch.inference_mode(False):
         codes, params, weights = as_tensors(kinds, params, weights, device)
-    return weights, params, codes, allow_tf32, 0, -1, diagonal, needs
+    return weights, params, codes, shapes_of(kinds, shapes), allow_tf32, 0, -1, diagonal, needs
 
 
 def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor, ...]:
@@ -289,8 +300,9 @@ def weighted_kernel_sum(
     y: Tensor,
     kinds: tuple[str, ...],
     params: Tensor | tuple[float, ...],
-    weights: Tensor | tuple[float, float, float],
+    weights: Tensor | tuple[Any, Any, Any],
     *,
+    shapes: tuple[float, ...] | None = None,
     diagonal: bool = False,
 ) -> Tensor:
     """The value of kernel_sums over all rows."""
@@ -301,8 +313,8 @@ def weighted_kernel_sum(
         or torch._C._len_torch_dispatch_stack() > 0
         or not _backend.is_native(x, "kernel_sums", len(kinds))
     ):
-        return kernel_sums(x, y, kinds, params, weights, diagonal=diagonal)[0]
+        return kernel_sums(x, y, kinds, params, weights, shapes=shapes, diagonal=diagonal)[0]
     needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0
-    constants = _cached_constants(kinds, params, weights, x.device, allows_tf32(x), diagonal, needs)
+    constants = _cached_constants(kinds, shapes, params, weights, x.device, allows_tf32(x), diagonal, needs)
     keep_for_graphs(constants[0], constants[1])
     return _kernel_sums_value(x, y, constants) if needs else _run_value(x, y, constants)[0]

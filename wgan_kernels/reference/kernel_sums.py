@@ -51,7 +51,9 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     return s - torch.where(s <= _COINCIDENT * squares, s, 0.0).detach()
 
 
-def kernel_matrices(x: Tensor, y: Tensor, kinds: Sequence[str], shapes: Sequence[float], params: Tensor) -> list[Tensor]:
+def kernel_matrices(
+    x: Tensor, y: Tensor, kinds: Sequence[str], shapes: Sequence[float], params: Tensor
+) -> list[Tensor]:
     """k_c(x_i, y_j) of each component, (..., N, M) float64; params is (C, Q)."""
     x, y = x.double(), y.double()
     if any(kind in KERNEL_FUNCTIONS for kind in kinds):
@@ -89,7 +91,7 @@ def kernel_sums(
     Row i owns the pairs (i, j) with j > i, so that the sums over ranges add up to the whole; end -1 means all rows.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    n, points = x.shape[-2], torch.cat([x, y], -2)
+    n, points = x.shape[-2], torch.cat([x.double(), y.double()], -2)
     columns = torch.arange(points.shape[-2], device=x.device)
     rows = columns[begin : len(columns) if end < 0 else end]
     in_x, in_y = (rows < n)[:, None] & (columns < n), (rows >= n)[:, None] & (columns >= n)
