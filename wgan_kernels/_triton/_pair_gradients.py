@@ -20,87 +20,79 @@ def clear_rows(gradients, i, owned_limit, D, BLOCK: tl.constexpr, FEATURES: tl.c
 
 @triton.jit
 def add_products(
-    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT: tl.constexpr,
-    BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr,
+    points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit, D, OF: tl.constexpr,
+    TANGENT: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """gradients[i, :] += sum_j w_ij z_j (for a tangent w_ij u_j + along_w_ij z_j), all less the mean of the rows."""
+    """gradients[i, :] += sum_j w_ij z_j - moved_i x_i / 2 (for a tangent sum_j (w_ij v_j + along_w_ij z_j)
+    - (moved_i u_i + along_moved_i x_i) / 2) for points z = x - o and directions v = u - p less the means of the rows'.
+    moved: what w has of inner products, times -2, which move a point by x_j as it is."""
     row = i + tl.arange(0, BLOCK)
     for feature in range(0, D, FEATURES):
-        mean = mean_of_rows(load_points(points, i, i_limit, feature, D, BLOCK, FEATURES), i, i_limit)
+        x_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
+        mean = mean_of_rows(x_i, i, i_limit)
         z_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
         if TANGENT:
-            mean = mean_of_rows(load_points(along, i, i_limit, feature, D, BLOCK, FEATURES), i, i_limit)
-            u_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
-            product = tl.dot(w, u_j, input_precision=PRECISION)
+            u_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
+            mean = mean_of_rows(u_i, i, i_limit)
+            v_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
+            product = tl.dot(w, v_j, input_precision=PRECISION)
             product = tl.dot(along_w, z_j, product, input_precision=PRECISION)
         else:
             product = tl.dot(w, z_j, input_precision=PRECISION)
+        total = product.to(tl.float64)
+        if OF & 2:
+            if TANGENT:
+                total -= 0.5 * (moved[:, None] * u_i.to(tl.float64) + along_moved[:, None] * x_i.to(tl.float64))
+            else:
+                total -= 0.5 * moved[:, None] * x_i.to(tl.float64)
         column = feature + tl.arange(0, FEATURES)
         at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
         mask = (row < owned_limit)[:, None] & (column < D)[None, :]
-        tl.store(at, tl.load(at, mask=mask, other=0.0) + product.to(tl.float64), mask=mask)
+        tl.store(at, tl.load(at, mask=mask, other=0.0) + total, mask=mask)
 
 
 @triton.jit
 def add_differences(
-    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D,
+    points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit, D, OF: tl.constexpr,
     TANGENT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """gradients[i, :] += 2 sum_j w_ij (x_i - x_j) (for a tangent w_ij (u_i - u_j) + along_w_ij (x_i - x_j))."""
+    """gradients[i, :] += 2 sum_j w_ij (x_i - x_j) + moved_i x_i (for a tangent the derivative along u)."""
     row = i + tl.arange(0, BLOCK)
     for feature in range(D):
-        z_i = load_feature(points, i, i_limit, feature, D, BLOCK)
-        moved = z_i[:, None] - load_feature(points, j, j_limit, feature, D, BLOCK)[None, :]
+        x_i = load_feature(points, i, i_limit, feature, D, BLOCK)
+        difference = x_i[:, None] - load_feature(points, j, j_limit, feature, D, BLOCK)[None, :]
         if TANGENT:
             u_i = load_feature(along, i, i_limit, feature, D, BLOCK)
             turned = u_i[:, None] - load_feature(along, j, j_limit, feature, D, BLOCK)[None, :]
-            product = w * turned + along_w * moved
+            total = 2 * tl.sum(w * turned + along_w * difference, 1)
+            if OF & 2:
+                total += moved * u_i + along_moved * x_i
         else:
-            product = w * moved
+            total = 2 * tl.sum(w * difference, 1)
+            if OF & 2:
+                total += moved * x_i
         at = gradients + row.to(tl.int64) * D + feature
         mask = row < owned_limit
-        tl.store(at, tl.load(at, mask=mask, other=0.0) + 2 * tl.sum(product, 1), mask=mask)
+        tl.store(at, tl.load(at, mask=mask, other=0.0) + total, mask=mask)
 
 
 @triton.jit
 def finish_products(
-    points, along, w_sums, along_w_sums, moved, along_moved, i, i_limit, gradients, owned_limit, D, OF: tl.constexpr,
-    TANGENT: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr,
+    points, along, w_sums, along_w_sums, i, i_limit, gradients, owned_limit, D, TANGENT: tl.constexpr,
+    BLOCK: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
-    """gradients[i, :] <- 2 (z_i sum_j w_ij - gradients[i, :]) + moved_i x_i, of what add_products left there."""
+    """gradients[i, :] <- 2 (z_i sum_j w_ij - gradients[i, :]), of what add_products left there."""
     row = i + tl.arange(0, BLOCK)
     for feature in range(0, D, FEATURES):
-        x_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
-        z_i = (x_i - mean_of_rows(x_i, i, i_limit)[None, :]).to(tl.float64)
+        z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
+        z_i = (z_i - mean_of_rows(z_i, i, i_limit)[None, :]).to(tl.float64)
         if TANGENT:
-            u_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
-            v_i = (u_i - mean_of_rows(u_i, i, i_limit)[None, :]).to(tl.float64)
+            v_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
+            v_i = (v_i - mean_of_rows(v_i, i, i_limit)[None, :]).to(tl.float64)
             kept = v_i * w_sums[:, None] + z_i * along_w_sums[:, None]
         else:
             kept = z_i * w_sums[:, None]
         column = feature + tl.arange(0, FEATURES)
         at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
         mask = (row < owned_limit)[:, None] & (column < D)[None, :]
-        total = 2 * (kept - tl.load(at, mask=mask, other=0.0))
-        if OF & 2:
-            total += x_i.to(tl.float64) * (along_moved if TANGENT else moved)[:, None]
-            if TANGENT:
-                total += u_i.to(tl.float64) * moved[:, None]
-        tl.store(at, total, mask=mask)
-
-
-@triton.jit
-def finish_differences(
-    points, along, moved, along_moved, i, i_limit, gradients, owned_limit, D, TANGENT: tl.constexpr, BLOCK: tl.constexpr
-):  # fmt: skip
-    """gradients[i, :] += moved_i x_i, the part of inner products that add_differences left out."""
-    row = i + tl.arange(0, BLOCK)
-    for feature in range(D):
-        x_i = load_feature(points, i, i_limit, feature, D, BLOCK)
-        if TANGENT:
-            total = x_i * along_moved + load_feature(along, i, i_limit, feature, D, BLOCK) * moved
-        else:
-            total = x_i * moved
-        at = gradients + row.to(tl.int64) * D + feature
-        mask = row < owned_limit
-        tl.store(at, tl.load(at, mask=mask, other=0.0) + total, mask=mask)
+        tl.store(at, 2 * (kept - tl.load(at, mask=mask, other=0.0)), mask=mask)

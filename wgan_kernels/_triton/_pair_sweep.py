@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from ._kernel_functions import POLYNOMIAL, kernel_terms
-from ._pair_gradients import add_differences, add_products, clear_rows, finish_differences, finish_products
+from ._pair_gradients import add_differences, add_products, clear_rows, finish_products
 from ._tiles import (
     difference_along,
     difference_tile,
@@ -156,7 +156,6 @@ def sweep(
     within_k, within_t = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     across_k, across_t = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     w_sums, along_w_sums = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
-    moved, along_moved = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
     largest, origin = tl.full([], 0.0, tl.float32), tl.full([], 0.0, tl.float32)
     if NEEDS & 3:
         clear_rows(gradients, i, owned_limit, D, BLOCK, FEATURES)
@@ -183,7 +182,7 @@ def sweep(
         counted = counted_pairs(row, column, i_limit, j_limit, begin, end, owned_limit)
         itself = pairs_with_itself(row, column, i_limit, begin, end) if SELVES else counted
         block = tl.where(across, 2, tl.where(of_y, 1, 0))
-        k_sums, t_sums, w, along_w, move, along_move = pair_terms(
+        k_sums, t_sums, w, along_w, moved, along_moved = pair_terms(
             s, products, along_s, along_p, counted, itself, tl.where(owned, 1.0, 0.5), thetas, along_thetas, shapes, Q,
             weights + block * C, tl.where(across, 1.0, 2.0),
             KINDS, C, CPAD, (NEEDS & 3) != 0, (NEEDS & 4) != 0, TANGENT, SELVES,
@@ -195,19 +194,17 @@ def sweep(
         across_k += tl.where(across, times, 0.0) * k_sums
         across_t += tl.where(across, times, 0.0) * t_sums
         if NEEDS & 3:
-            if OF & 2:
-                moved += move
-                along_moved += along_move
             if EXACT:
                 add_differences(
-                    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT, BLOCK
+                    points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit, D,
+                    OF, TANGENT, BLOCK,
                 )  # fmt: skip
             else:
                 w_sums += tl.sum(w, 1).to(tl.float64)
                 along_w_sums += tl.sum(along_w, 1).to(tl.float64)
                 add_products(
-                    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT,
-                    BLOCK, FEATURES, PRECISION,
+                    points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit, D,
+                    OF, TANGENT, BLOCK, FEATURES, PRECISION,
                 )  # fmt: skip
             # What is added to next was written by this program, though perhaps by another of its threads.
             tl.debug_barrier()
@@ -217,15 +214,9 @@ def sweep(
     tl.store(at + C, within_t, mask=component < C)
     tl.store(at + 2 * C, across_k, mask=component < C)
     tl.store(at + 3 * C, across_t, mask=component < C)
-    if EXACT:
-        if (NEEDS & 3) and (OF & 2):
-            finish_differences(
-                points, along, moved, along_moved, i, i_limit, gradients, owned_limit, D, TANGENT, BLOCK
-            )  # fmt: skip
-    else:
+    if not EXACT:
         if NEEDS & 3:
             finish_products(
-                points, along, w_sums, along_w_sums, moved, along_moved, i, i_limit, gradients, owned_limit, D, OF,
-                TANGENT, BLOCK, FEATURES,
+                points, along, w_sums, along_w_sums, i, i_limit, gradients, owned_limit, D, TANGENT, BLOCK, FEATURES
             )  # fmt: skip
         tl.store(flags + program, too_few_digits(largest, origin, thetas, shapes, KINDS, C, Q).to(tl.int32))

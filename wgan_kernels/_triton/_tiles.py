@@ -183,29 +183,40 @@ def product_along(
     2 (z_i - z_j) . (v_i - v_j) for v = u - p, the mean of the rows', and u_i . x_j + x_i . u_j."""
     dots = tl.zeros([BLOCK, BLOCK], tl.float32)
     norms_i, norms_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
-    shifts_i, shifts_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     for feature in range(0, D, FEATURES):
         z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
         mean = mean_of_rows(z_i, i, i_limit)
         z_i = z_i - mean[None, :]
-        x_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES)
-        z_j = x_j - mean[None, :]
+        z_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
         v_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
-        along_mean = mean_of_rows(v_i, i, i_limit)
-        v_i = v_i - along_mean[None, :]
-        u_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES)
-        v_j = u_j - along_mean[None, :]
+        mean = mean_of_rows(v_i, i, i_limit)
+        v_i = v_i - mean[None, :]
+        v_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
         dots = tl.dot(v_i, tl.trans(z_j), dots, input_precision=PRECISION)
         dots = tl.dot(z_i, tl.trans(v_j), dots, input_precision=PRECISION)
         norms_i += tl.sum(z_i * v_i, 1)
         norms_j += tl.sum(z_j * v_j, 1)
-        if OF & 2:
-            shifts_i += tl.sum(v_i * mean[None, :] + z_i * along_mean[None, :], 1)
-            shifts_j += tl.sum(u_j * mean[None, :] + x_j * along_mean[None, :], 1)
     products = dots
     if OF & 2:
-        products = dots + (shifts_i[:, None] + shifts_j[None, :])
+        products = shifted_along(points, along, i, i_limit, j, j_limit, D, dots, BLOCK, FEATURES)
     return 2 * (norms_i[:, None] + norms_j[None, :] - dots), products
+
+
+@triton.jit
+def shifted_along(
+    points, along, i, i_limit, j, j_limit, D, dots, BLOCK: tl.constexpr, FEATURES: tl.constexpr
+):  # fmt: skip
+    """u_i . x_j + x_i . u_j from v_i . z_j + z_i . v_j; in a loop of its own, for which registers are left."""
+    shifts_i, shifts_j = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
+    for feature in range(0, D, FEATURES):
+        z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
+        v_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
+        mean, along_mean = mean_of_rows(z_i, i, i_limit)[None, :], mean_of_rows(v_i, i, i_limit)[None, :]
+        shifts_i += tl.sum((v_i - along_mean) * mean + (z_i - mean) * along_mean, 1)
+        x_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES)
+        u_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES)
+        shifts_j += tl.sum(u_j * mean + x_j * along_mean, 1)
+    return dots + (shifts_i[:, None] + shifts_j[None, :])
 
 
 @triton.jit

@@ -13,7 +13,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ._kernel_functions import PRODUCTS, mixture
+from ._kernel_functions import DISTANCES, PRODUCTS, mixture
 from ._launch import autotuned, device_of, feature_class, matmul_precision, operator, wrap_triton
 from ._pair_finish import FINISH_ELEMENTS, FINISH_PARTS, kernel_sums_finish_kernel
 from ._pair_sweep import sweep
@@ -26,10 +26,10 @@ kernel_sums_kernels = {precision: tuned(configs)(sweep) for precision, configs i
 kernel_sums_exact_kernel = tuned(ahead(2, 1, 3))(sweep)
 # Products of a tangent load nothing ahead: their registers would spill.
 kernel_sums_tangent_kernel = autotuned(ahead(1, num_warps=8, num_stages=1))(sweep)
-kernel_sums_exact_tangent_kernel = tuned(ahead(2, 1, 3, num_warps=8))(sweep)
+kernel_sums_exact_wide_kernel = tuned(ahead(2, 1, 3, num_warps=8))(sweep)
 # Timed where no program has anything to do, they would be tuned for that.
 kernel_sums_flagged_kernel = autotuned(ahead(2))(sweep)
-kernel_sums_flagged_tangent_kernel = autotuned(ahead(2, num_warps=8))(sweep)
+kernel_sums_flagged_wide_kernel = autotuned(ahead(2, num_warps=8))(sweep)
 
 
 def _stacked(x: Tensor, y: Tensor) -> Tensor:
@@ -72,18 +72,21 @@ def _sweep(
     with device_of(x):
         if programs > 0:
             exact = x.dtype == torch.float64 or of.needs_float64
+            # Tangents of distances and products at once need more registers in float32 than there are.
+            exact = exact or (tangent and of.of == DISTANCES + PRODUCTS)
             # Second derivatives are rare: that they take no TF32 saves a kernel.
             precision = matmul_precision(x, allow_tf32 and not tangent)
             settings = {"OF": of.of, "SELVES": diagonal and bool(of.of & PRODUCTS), "FLAGGED": False,
                         "PRECISION": precision, "FEATURES": FEATURES, **common}  # fmt: skip
             arguments = (points, along, weights, params, along_thetas, of.shapes, sums, gradients, flags, N, M, D,
                          begin, end, S, Q, weight_stride, feature_class(D))  # fmt: skip
+            wide = tangent or bool(of.of & PRODUCTS)  # needs more registers than four warps have
             if exact:
-                kernel = kernel_sums_exact_tangent_kernel if tangent else kernel_sums_exact_kernel
+                kernel = kernel_sums_exact_wide_kernel if wide else kernel_sums_exact_kernel
             else:
                 kernel = kernel_sums_tangent_kernel if tangent else kernel_sums_kernels[precision]
                 wrap_triton(kernel)[(programs,)](*arguments, EXACT=False, **settings)
-                kernel = kernel_sums_flagged_tangent_kernel if tangent else kernel_sums_flagged_kernel
+                kernel = kernel_sums_flagged_wide_kernel if wide else kernel_sums_flagged_kernel
                 settings["FLAGGED"] = True
             wrap_triton(kernel)[(programs,)](*arguments, EXACT=True, **settings)
         if B > 0:
