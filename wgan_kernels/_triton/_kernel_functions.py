@@ -52,22 +52,22 @@ def mixture(kinds: Sequence[int], shapes: Sequence[float], params: Tensor) -> Mi
 def log2_of_one_and(q):
     """log2(1 + q) for q >= 0 to the last digits of its dtype, which the device's own lacks in float32 near 1."""
     u = 1 + q
+    rounded_away = (q - (u - 1)) * 1.4426950408889634 / u
     if q.dtype == tl.float64:
-        return tl.log2(u)
+        log = tl.log2(u) + rounded_away
     else:
         bits = u.to(tl.int32, bitcast=True)
         power = (bits - 0x3F3504F3) >> 23  # of the float nearest to sqrt(1 / 2)
         m = (bits - (power << 23)).to(tl.float32, bitcast=True)
-        # The series of artanh, and what 1 + q rounded away.
-        f = (m - 1) / (m + 1)
+        f = (m - 1) / (m + 1)  # log2(m) is a series of artanh(f)
         square = f * f
         series = square * (2.8853900817779268 / 11) + 2.8853900817779268 / 9
         series = series * square + 2.8853900817779268 / 7
         series = series * square + 2.8853900817779268 / 5
         series = series * square + 2.8853900817779268 / 3
         series = series * square + 2.8853900817779268
-        log = power.to(tl.float32) + (series * f + (q - (u - 1)) * 1.4426950408889634 / u)
-        return tl.where(u < float("inf"), log, u)
+        log = power.to(tl.float32) + (series * f + rounded_away)
+    return tl.where(u < float("inf"), log, u)
 
 
 @triton.jit
