@@ -146,7 +146,7 @@ def test_gradcheck_and_gradgradcheck(
 
 def test_gradcheck_of_the_registered_operator(native: None) -> None:
     def function(*inputs: Tensor) -> Tensor:
-        return torch.ops.wgan_kernels.kernel_matvec.default(*inputs, [0, 1], False, 0, 0, -1, True)
+        return torch.ops.wgan_kernels.kernel_matvec.default(*inputs, [0, 1], [1.0, 1.0], False, 0, 0, -1, True)
 
     assert gradcheck(function, double_inputs()) and gradgradcheck(function, double_inputs(), fast_mode=True)
 
@@ -157,7 +157,7 @@ def test_opcheck(native: None) -> None:
         v = samples((2, 4, 2), torch.promote_types(dtype, torch.float32))
         results = torch.library.opcheck(
             torch.ops.wgan_kernels.kernel_matvec.default,
-            (leaf(x), leaf(y), leaf(v), leaf(WEIGHTS), leaf(PARAMS), [0, 1], False, 0, 1, 4, False),
+            (leaf(x), leaf(y), leaf(v), leaf(WEIGHTS), leaf(PARAMS), [0, 1], [1.0, 1.0], False, 0, 1, 4, False),
         )
         assert set(results.values()) == {"SUCCESS"} and len(results) == 4
 

@@ -262,16 +262,16 @@ def test_gradcheck_of_the_shortest_way(backend: str) -> None:
 @pytest.mark.parametrize(("problems", "kinds"), CASES)
 def test_gradcheck_of_the_registered_operators(native: None, problems: tuple[int, ...], kinds: Sequence[str]) -> None:
     operators = torch.ops.wgan_kernels
-    codes = [KINDS.index(kind) for kind in kinds]
+    codes, shapes = [KINDS.index(kind) for kind in kinds], [1.0] * len(kinds)
     x, y, weights, params = double_inputs(problems, kinds)
 
     def forward(needs: int) -> Callable[..., Any]:
         return lambda x, y, weights, params: operators.kernel_sums.default(
-            x, y, weights, params, codes, False, 0, -1, False, needs
+            x, y, weights, params, codes, shapes, False, 0, -1, False, needs
         )[:2]
 
     def backward(grad_sums: Tensor, x: Tensor, y: Tensor, params: Tensor) -> Any:
-        return operators.kernel_sums_backward.default(grad_sums, x, y, params, codes, False, 0, -1, False, 7)
+        return operators.kernel_sums_backward.default(grad_sums, x, y, params, codes, shapes, False, 0, -1, False, 7)
 
     for needs in (7, 0):  # gradients saved by the forward operator, and found by the backward one
         assert gradcheck(forward(needs), (x, y, weights, params))
@@ -291,7 +291,7 @@ def test_opcheck(native: None) -> None:
         params, weights = mixture(KINDS, 5)
         grad_sums = samples((*problems, 3, 2), torch.float64)
         for needs in (0, 1, 7):
-            settings = ([0, 1], False, 0, -1, False, needs)
+            settings = ([0, 1], [1.0, 1.0], False, 0, -1, False, needs)
             for operator, arguments in [
                 (operators.kernel_sums, (leaf(x), leaf(y), leaf(weights), leaf(params))),
                 (operators.kernel_sums_backward, (leaf(grad_sums), leaf(x), leaf(y), leaf(params))),

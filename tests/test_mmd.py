@@ -34,8 +34,8 @@ def _one_thread() -> Iterator[None]:
 
 def value_of(kernel: Kernel, s: Tensor) -> Tensor:
     if isinstance(kernel, RBF):
-        return sum(torch.exp(-s / (2 * bandwidth**2)) for bandwidth in kernel.params)
-    return sum(scale / (scale + s) for scale in kernel.params)
+        return sum(torch.exp(-s / (2 * bandwidth**2)) for bandwidth in kernel.components(1).params)
+    return sum(scale / (scale + s) for scale in kernel.components(1).params)
 
 
 def pair_by_pair(x: Tensor, y: Tensor, kernel: Kernel, estimator: str) -> Tensor:
@@ -144,7 +144,9 @@ def test_gradients_are_as_good_as_torch(backend: str, dtype: torch.dtype, estima
             assert value.dtype == wide and value.shape == ()
             for result in (value, by_torch, good):
                 result.backward()
-            assert_as_good_as_torch(value.detach(), by_torch.detach(), good.detach(), terms=2.0 * len(kernel.params))
+            assert_as_good_as_torch(
+                value.detach(), by_torch.detach(), good.detach(), terms=2.0 * len(kernel.components(1).params)
+            )
             assert ours.grad.dtype == dtype
             assert_as_good_as_torch(ours.grad, plain.grad, exact.grad, terms=4 * exact.grad.abs().max().item())
 

@@ -57,7 +57,7 @@ class Kernel:
     def __mul__(self, weight: object) -> Kernel:
         if isinstance(weight, Kernel):
             raise TypeError("a kernel can be multiplied by a number or a tensor of one, not by another kernel")
-        return Sum(tuple((kernel, _times(weight, own)) for kernel, own in _terms(self)))
+        return Sum(((self, _weight(weight)),))
 
     __rmul__ = __mul__
 
@@ -70,7 +70,8 @@ class Sum(Kernel):
 
     def components(self, features: int) -> Components:
         parts = [(kernel.components(features), weight) for kernel, weight in self.terms]
-        weights = [_times(weight, own) for part, weight in parts for own in part.weights or (1.0,) * len(part.kinds)]
+        owns = [(1.0,) * len(part.kinds) if part.weights is None else part.weights for part, _ in parts]
+        weights = [_times(weight, each) for (_, weight), own in zip(parts, owns) for each in own]
         params = [param for part, _ in parts for param in part.params]
         return Components(
             tuple(kind for part, _ in parts for kind in part.kinds),
@@ -80,24 +81,25 @@ class Sum(Kernel):
         )
 
 
-class _Fixed(Kernel):
-    """A kernel with the same components for any points: made once where all is numbers, as calls are many."""
+class _OneParameter(Kernel):
+    """A kernel whose functions take one parameter each. Made once where all is numbers, as calls are many."""
 
     kind: ClassVar[str]
-    _components: Components | None
+    parameter: ClassVar[str] = ""  # the name of the field
+    _components: Components
 
-    def _set(self, params: Parameter, shapes: Sequence[float] = (1.0,), kind: str = "") -> None:
-        count = max(len(shapes), params.numel() if isinstance(params, Tensor) else len(params))
-        made = Components((kind or self.kind,) * count, tuple(shapes) * (count // len(shapes)), (), None)
-        if not isinstance(params, Tensor):
-            made = made._replace(params=tuple(params) * (count // len(params)))
+    def _set(self, params: tuple[float, ...] | Tensor, shapes: tuple[float, ...] = (1.0,), kind: str = "") -> None:
+        given = params.numel() if isinstance(params, Tensor) else len(params)
+        count = max(len(shapes), given)
+        fixed = () if isinstance(params, Tensor) else params * (count // given)
+        made = Components((kind or self.kind,) * count, shapes * (count // len(shapes)), fixed, None)
         object.__setattr__(self, "_components", made)  # dataclasses here are frozen
-
-    def _parameter(self) -> Parameter:
-        raise NotImplementedError
+        for name, value in vars(self).items():
+            if isinstance(value, list):
+                object.__setattr__(self, name, tuple(value))  # so that kernels can be compared and be keys
 
     def components(self, features: int) -> Components:
-        made, param = self._components, self._parameter()
+        made, param = self._components, getattr(self, self.parameter, None)
         if isinstance(param, Tensor):
             return made._replace(params=param.double().reshape(-1, 1).expand(len(made.kinds), 1))
         return made
@@ -107,12 +109,16 @@ def _terms(kernel: Kernel) -> tuple[tuple[Kernel, float | Tensor], ...]:
     return kernel.terms if isinstance(kernel, Sum) else ((kernel, 1.0),)
 
 
-def _times(weight: object, other: float | Tensor) -> float | Tensor:
-    if isinstance(weight, Tensor):
-        if weight.numel() != 1:
-            raise ValueError(f"a kernel's weight must be one number, got a tensor of shape {tuple(weight.shape)}")
-        return weight.reshape(()).double() * other
-    return _checks.non_negative("a kernel's weight", weight) * other
+def _weight(value: object) -> float | Tensor:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"a kernel's weight must be one number, got a tensor of shape {tuple(value.shape)}")
+        return value
+    return _checks.non_negative("a kernel's weight", value)
+
+
+def _times(weight: float | Tensor, other: float | Tensor) -> float | Tensor:
+    return (weight.reshape(()).double() if isinstance(weight, Tensor) else weight) * other
 
 
 def _column(values: Sequence[float | Tensor], dim: int = 1) -> tuple[float, ...] | Tensor:
@@ -149,7 +155,7 @@ def _lengths(name: str, value: Parameter) -> tuple[float, ...] | Tensor:
 
 
 @dataclass(frozen=True)
-class RBF(_Fixed):
+class RBF(_OneParameter):
     """Gaussian kernel exp(-r^2 / (2 * bandwidth^2)); bandwidth > 0 in the units of the data.
 
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 2.
@@ -157,16 +163,14 @@ class RBF(_Fixed):
 
     bandwidth: Parameter
     kind: ClassVar[str] = "rbf"
+    parameter: ClassVar[str] = "bandwidth"
 
     def __post_init__(self) -> None:
         self._set(_lengths("bandwidth", self.bandwidth))
 
-    def _parameter(self) -> Parameter:
-        return self.bandwidth
-
 
 @dataclass(frozen=True)
-class InverseMultiquadric(_Fixed):
+class InverseMultiquadric(_OneParameter):
     """Inverse multiquadric kernel scale / (scale + r^2); scale > 0 in the units of the data squared.
 
     Source: Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", section 4.
@@ -174,12 +178,10 @@ class InverseMultiquadric(_Fixed):
 
     scale: Parameter
     kind: ClassVar[str] = "inverse_multiquadric"
+    parameter: ClassVar[str] = "scale"
 
     def __post_init__(self) -> None:
         self._set(_positive_numbers("scale", self.scale))
-
-    def _parameter(self) -> Parameter:
-        return self.scale
 
     @classmethod
     def for_prior(
@@ -196,7 +198,7 @@ class InverseMultiquadric(_Fixed):
 
 
 @dataclass(frozen=True)
-class RationalQuadratic(_Fixed):
+class RationalQuadratic(_OneParameter):
     """Rational quadratic kernel (1 + r^2 / (2 * alpha * lengthscale^2))^-alpha; alpha, lengthscale > 0.
 
     A sequence of alphas makes a sum, of one lengthscale or of as many.
@@ -207,6 +209,7 @@ class RationalQuadratic(_Fixed):
     alpha: float | Sequence[float]
     lengthscale: Parameter = 1.0
     kind: ClassVar[str] = "rational_quadratic"
+    parameter: ClassVar[str] = "lengthscale"
 
     def __post_init__(self) -> None:
         if isinstance(self.alpha, Tensor):
@@ -217,12 +220,9 @@ class RationalQuadratic(_Fixed):
             raise ValueError(f"lengthscale must be one number or as many as alpha, {len(alphas)}, got {count}")
         self._set(lengths, alphas)
 
-    def _parameter(self) -> Parameter:
-        return self.lengthscale
-
 
 @dataclass(frozen=True)
-class Laplacian(_Fixed):
+class Laplacian(_OneParameter):
     """Laplacian kernel exp(-r / bandwidth); bandwidth > 0 in the units of the data.
 
     r is Euclidean, not the sum of absolute differences that some libraries take. Where two points coincide the kernel
@@ -231,16 +231,14 @@ class Laplacian(_Fixed):
 
     bandwidth: Parameter
     kind: ClassVar[str] = "laplacian"
+    parameter: ClassVar[str] = "bandwidth"
 
     def __post_init__(self) -> None:
         self._set(_lengths("bandwidth", self.bandwidth))
 
-    def _parameter(self) -> Parameter:
-        return self.bandwidth
-
 
 @dataclass(frozen=True)
-class Matern(_Fixed):
+class Matern(_OneParameter):
     """Matern kernel of smoothness nu = 1/2, 3/2 or 5/2; lengthscale > 0 in the units of the data.
 
     exp(-a), (1 + a) exp(-a) or (1 + a + a^2 / 3) exp(-a) with a = sqrt(2 nu) r / lengthscale; nu = 1/2 is Laplacian.
@@ -249,6 +247,7 @@ class Matern(_Fixed):
 
     nu: float
     lengthscale: Parameter = 1.0
+    parameter: ClassVar[str] = "lengthscale"
 
     def __post_init__(self) -> None:
         kinds = {0.5: "laplacian", 1.5: "matern32", 2.5: "matern52"}
@@ -256,12 +255,9 @@ class Matern(_Fixed):
             raise ValueError(f"nu must be 1/2, 3/2 or 5/2, got {self.nu}")
         self._set(_lengths("lengthscale", self.lengthscale), kind=kinds[self.nu])
 
-    def _parameter(self) -> Parameter:
-        return self.lengthscale
-
 
 @dataclass(frozen=True)
-class Energy(_Fixed):
+class Energy(_OneParameter):
     """-r, with which the squared MMD is half the energy distance. Where points coincide 0 is taken for its derivatives.
 
     Source: Sejdinovic et al. 2013, "Equivalence of distance-based and RKHS-based statistics", section 3.
@@ -271,9 +267,6 @@ class Energy(_Fixed):
 
     def __post_init__(self) -> None:
         self._set((1.0,))
-
-    def _parameter(self) -> Parameter:
-        return 1.0
 
 
 @dataclass(frozen=True)
@@ -312,13 +305,10 @@ class Polynomial(Kernel):
 
 
 @dataclass(frozen=True)
-class Linear(_Fixed):
+class Linear(_OneParameter):
     """x.y, with which the squared MMD is the squared distance of the means."""
 
     kind: ClassVar[str] = "polynomial"
 
     def __post_init__(self) -> None:
         self._set((0.0,))
-
-    def _parameter(self) -> Parameter:
-        return 0.0

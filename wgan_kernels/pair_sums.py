@@ -47,4 +47,3 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
     """
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     return kernel_matvec(x, y, v, kinds, params, own, shapes=shapes, diagonal=diagonal)
-

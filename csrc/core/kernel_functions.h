@@ -2,7 +2,7 @@
 // s is the squared distance r^2 of two points, or their inner product x.y for kernels of that kind.
 //
 // A file that includes this defines WGK_ISA (the namespace), WGK_INLINE (inline, and __device__ where that is needed)
-// and, for its vectors, exp2_of_negative, log2_from_one, square_root and reciprocal; hence no guard. V is a vector of
+// and, for its vectors, exp2_of_negative, log2_one_plus, square_root and reciprocal; hence no guard. V is a vector of
 // Real, or Real itself.
 
 namespace wgk {
@@ -102,8 +102,8 @@ struct RationalQuadratic : OfDistance {
 
   template <class V>
   WGK_INLINE KernelTerms<V> operator()(V s) const {
-    const V base = s * rate + 1, slope = reciprocal(base) * rate;
-    const V k = exp2_of_negative(log2_from_one(base) * -alpha), k_s = k * slope * -alpha;
+    const V q = s * rate, slope = reciprocal(q + 1) * rate;
+    const V k = exp2_of_negative(log2_one_plus(q) * -alpha), k_s = k * slope * -alpha;
     return with_length(s, inverse, k, k_s, k_s * slope * (-alpha - 1));
   }
 };

@@ -10,12 +10,14 @@ template <>
 struct FloatBits<float> {
   using Bits = int32_t;
   static constexpr int kMantissa = 23, kBias = 127;
+  static constexpr Bits kRootHalf = 0x3f3504f3;
   static constexpr float kRound = 12582912.0f, kMax = FLT_MAX;  // 1.5 * 2^23
 };
 template <>
 struct FloatBits<double> {
   using Bits = int64_t;
   static constexpr int kMantissa = 52, kBias = 1023;
+  static constexpr Bits kRootHalf = 0x3fe6a09e667f3bcd;
   static constexpr double kRound = 6755399441055744.0, kMax = DBL_MAX;  // 1.5 * 2^52
 };
 
@@ -40,30 +42,24 @@ WGK_INLINE vdouble exp2_fraction(vdouble f) {
   return p;
 }
 
-// log2(m) for m in [sqrt(1/2), sqrt(2)], by the series of artanh((m - 1) / (m + 1)), of as many terms as T has digits.
+// log2(1 + q) for q >= 0, also of a q that 1 + q would round away; infinity and NaN stay what they are. 1 + q is
+// 2^power m with m in [sqrt(1/2), sqrt(2)], and log(m) the series of artanh((m - 1) / (m + 1)), as long as T has digits.
 template <class V>
-WGK_INLINE V log2_fraction(V m) {
-  using T = std::remove_reference_t<decltype(m[0])>;
+WGK_INLINE V log2_one_plus(V q) {
+  using T = std::remove_reference_t<decltype(q[0])>;
+  using Float = FloatBits<T>;
+  using Bits = vec<typename Float::Bits, sizeof(V) / sizeof(T)>;
   constexpr int kTerms = sizeof(T) == 8 ? 11 : 5;
-  const V u = (m - 1) / (m + 1), square = u * u;
+  const V v = q + 1;
+  const Bits bits = load_bytes<Bits>(&v), power = (bits - Float::kRootHalf) >> Float::kMantissa;
+  const Bits mantissa = bits - (power << Float::kMantissa);
+  const V m = load_bytes<V>(&mantissa);
+  const V u = (power == 0 ? q : m - 1) / (power == 0 ? q + 2 : m + 1), square = u * u;
   V sum = splat<V>(static_cast<T>(2.8853900817779268147 / (2 * kTerms + 1)));  // 2 log2(e)
   for (int k = kTerms - 1; k >= 0; --k) {
     sum = fma(sum, square, splat<V>(static_cast<T>(2.8853900817779268147 / (2 * k + 1))));
   }
-  return sum * u;
-}
-
-// log2(v) for v >= 1; infinity and NaN stay what they are.
-template <class V>
-WGK_INLINE V log2_from_one(V v) {
-  using T = std::remove_reference_t<decltype(v[0])>;
-  using Float = FloatBits<T>;
-  using Bits = vec<typename Float::Bits, sizeof(V) / sizeof(T)>;
-  constexpr auto kSplit = sizeof(T) == 8 ? static_cast<typename Float::Bits>(0x3fe6a09e667f3bcd)
-                                         : static_cast<typename Float::Bits>(0x3f3504f3);  // sqrt(1/2)
-  const Bits bits = load_bytes<Bits>(&v), power = (bits - kSplit) >> Float::kMantissa;
-  const Bits mantissa = bits - (power << Float::kMantissa);
-  const V whole = __builtin_convertvector(power, V), sum = whole + log2_fraction(load_bytes<V>(&mantissa));
+  sum = fma(sum, u, __builtin_convertvector(power, V));
   return v <= Float::kMax ? sum : v;
 }
 
