@@ -25,10 +25,10 @@ DISTANCES, PRODUCTS = 1, 2
 
 
 class Mixture(NamedTuple):
-    """kinds: 32 bits of a number for each component, so that a kernel is compiled for its kinds: 4 for the kind, then
-    the degree of a polynomial. of: DISTANCES + PRODUCTS. shapes: [C] float64 of functions whose shape is not compiled
-    for, else any tensor. needs_float64: whether a function has a cusp, where float32 distances never have digits
-    enough."""
+    """kinds: a number with 32 bits for each component, so that a kernel is compiled for them: 4 for the kind, the others
+    for the degree of a polynomial. of: DISTANCES + PRODUCTS. shapes: [C] float64, for functions whose shape is not
+    compiled for; without such, any [C, Q]. needs_float64: whether a function has a cusp, near which no distance in
+    float32 has digits enough."""
 
     kinds: int
     of: int
@@ -44,7 +44,8 @@ def mixture(kinds: Sequence[int], shapes: Sequence[float], params: Tensor) -> Mi
     numbers = params
     if RATIONAL_QUADRATIC.value in kinds:
         # Filled on the device: a copy from the host would wait for it, and could not be captured into a graph.
-        numbers = torch.stack([params.new_full((), shape, dtype=torch.float64) for shape in shapes])
+        each = [params.new_full((), shape, dtype=torch.float64) for shape in shapes]
+        numbers = torch.stack(each) if len(each) > 1 else each[0]
     return Mixture(packed, of, numbers, LAPLACIAN.value in kinds or ENERGY.value in kinds)
 
 

@@ -113,9 +113,10 @@ def kernel_matvec(
     if programs > 0:
         points = torch.cat([x, y], -2).contiguous()
         flags = x.new_empty((programs * S,), dtype=torch.int32)
+        params = params.contiguous()
         of = mixture(kinds, shapes, params)
-        arguments = (points, v.contiguous(), weights.contiguous(), params.contiguous(), of.shapes, parts, flags, N, M,
-                     D, P, begin, begin + rows, S, params.shape[1], feature_class(D))  # fmt: skip
+        arguments = (points, v.contiguous(), weights.contiguous(), params, of.shapes, parts, flags, N, M, D, P, begin,
+                     begin + rows, S, params.shape[1], feature_class(D))  # fmt: skip
         precision = matmul_precision(x, allow_tf32)
         settings = {"KINDS": of.kinds, "OF": of.of, "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
                     "PRECISION": precision, "COLUMNS": columns, "FEATURES": FEATURES}  # fmt: skip

@@ -50,8 +50,9 @@ def _sweep(
     N, M, D, C = x.shape[-2], y.shape[-2], x.shape[-1], len(kinds)
     problems, Q = x.shape[:-2], params.shape[1]
     B = problems[0] if problems else 1
-    end, of = N + M if end < 0 else end, mixture(kinds, shapes, params)
+    end = N + M if end < 0 else end
     points, weights, params = _stacked(x, y), weights.contiguous(), params.contiguous()
+    of = mixture(kinds, shapes, params)
     along_thetas = params if along_params is None else along_params[:, 0].contiguous()
     tangent, along = along is not None, points if along is None else along
     tiles = triton.cdiv(N, BLOCK) + triton.cdiv(M, BLOCK)
