@@ -25,7 +25,7 @@ DISTANCES, PRODUCTS = 1, 2
 
 
 class Mixture(NamedTuple):
-    """kinds: a number with 32 bits for each component, so that a kernel is compiled for them: 4 for the kind, the others
+    """kinds: a number with 32 bits for each component, so that a kernel is compiled for it: 4 for its kind, the others
     for the degree of a polynomial. of: DISTANCES + PRODUCTS. shapes: [C] float64, for functions whose shape is not
     compiled for; without such, any [C, Q]. needs_float64: whether a function has a cusp, near which no distance in
     float32 has digits enough."""
