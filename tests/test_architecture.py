@@ -18,7 +18,7 @@ PACKAGE = ROOT / "wgan_kernels"
 
 PENALTY = {"penalty", "critic_loss", "points", "gradient_norms", "routes", "closed_form"}
 PENALTY |= {"critics", "diagnosis", "state"}
-MMD = {"mmd", "pair_sums"}
+MMD = {"mmd", "estimators", "mmd_variance", "pair_sums", "relabelling", "samples", "tiled", "two_sample"}
 BUILT_FROM_OPS = {"optim", "nn"} | MMD | PENALTY
 ABOVE_OPS = {"ops", "kernels", "_checks", "_backend"} | BUILT_FROM_OPS
 # Layer: the layers of the package that it may import. Each may import itself, torch and the standard library.
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "_triton": set(),
     "ops": {"_extension", "_backend", "_checks", "reference", "_triton"},
     "kernels": {"reference", "_checks"},
+    "bandwidths": {"_checks"},
     **{layer: ABOVE_OPS for layer in BUILT_FROM_OPS},
 }
 # Who sits on the public names only, and may use other libraries.

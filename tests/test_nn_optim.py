@@ -202,6 +202,10 @@ def test_mmd_module_is_the_function_with_its_settings() -> None:
         assert_same_bits(module(x, y), wk.mmd2(x, y, kernel, estimator=estimator))
         assert estimator in repr(module) and "RBF" in repr(module)
     assert_same_bits(MMDLoss(kernel)(x, y), wk.mmd2(x, y, kernel))
+    in_blocks, weights = MMDLoss(kernel, estimator="block", block_size=2), torch.arange(1.0, 8.0)
+    assert_same_bits(in_blocks(x, y), wk.mmd2(x, y, kernel, estimator="block", block_size=2))
+    assert "block_size=2" in repr(in_blocks)
+    assert_same_bits(MMDLoss(kernel)(x, y, x_weights=weights), wk.mmd2(x, y, kernel, x_weights=weights))
 
 
 @pytest.mark.parametrize("make", [lambda: GradientPenalty(wieght=10.0), lambda: GradientPenalty(weight="much")])

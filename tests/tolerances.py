@@ -33,6 +33,9 @@ ROUTES = {torch.float64: 1e-12, torch.float32: 2e-6}
 KNOWN = 1e-14
 # Points of mean 100 and standard deviation 0.01, whose distances are differences of numbers 1e4 times as large:
 FAR_FROM_ORIGIN = {torch.float64: 1e-9, torch.float32: 1e-5}
+# An estimated variance of points of mean 100 and standard deviation 0.01 (which hold 1e-12 of their differences), for a
+# kernel of inner products, relative:
+VARIANCE_FAR_FROM_ORIGIN = 1e-6
 # Tight clusters 1e5 spreads apart, in float32:
 FAR_APART = 1e-6
 # Roundings of the result's dtype where points coincide and distances are nothing but rounding:

@@ -6,42 +6,77 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from .estimators import estimate
 from .kernels import Kernel
 from .pair_sums import matvec, weighted_sum
+from .samples import check_kernel, check_points, numbers_of_points
 
 
-def mmd2(x: Tensor, y: Tensor, kernel: Kernel, *, estimator: str = "unbiased") -> Tensor:
+def mmd2(
+    x: Tensor,
+    y: Tensor,
+    kernel: Kernel,
+    *,
+    estimator: str = "unbiased",
+    block_size: int | None = None,
+    x_weights: Tensor | None = None,
+    y_weights: Tensor | None = None,
+) -> Tensor:
     """Squared maximum mean discrepancy of two samples.
 
     unbiased: sum_{i!=j} k(x_i, x_j) / N(N - 1) + sum_{i!=j} k(y_i, y_j) / M(M - 1) - 2 sum_{i,j} k(x_i, y_j) / NM
     biased:   sum_{i,j} k(x_i, x_j) / N^2 + sum_{i,j} k(y_i, y_j) / M^2 - 2 sum_{i,j} k(x_i, y_j) / NM
+    linear:   the mean of k(x_1, x_2) + k(y_1, y_2) - k(x_1, y_2) - k(x_2, y_1) over consecutive pairs
+    block:    the mean of 'unbiased' over consecutive blocks
+
+    With weights a and b of the points, and i = j left out of all sums over one sample for 'unbiased':
+
+    sum_{i,j} a_i a_j k(x_i, x_j) / sum_{i,j} a_i a_j + sum_{i,j} b_i b_j k(y_i, y_j) / sum_{i,j} b_i b_j
+        - 2 sum_{i,j} a_i b_j k(x_i, y_j) / sum_{i,j} a_i b_j
 
     Args:
-        x: (N, D) points, float64, float32, bfloat16 or float16.
-        y: (M, D) points of the same dtype and device; M may differ from N.
+        x: (N, D) points, or (B, N, D) for B problems at once, float64, float32, bfloat16 or float16.
+        y: (M, D) or (B, M, D) points of the same dtype and device; M may differ from N.
         kernel: one of `wgan_kernels.kernels`.
-        estimator: 'unbiased' (the U-statistic; may be negative, and its mean is 0 for equal distributions) or
-            'biased' (the V-statistic; never negative).
+        estimator: 'unbiased' (the U-statistic; its mean is 0 for equal distributions, so that it is often negative,
+            and is handed out as it is), 'biased' (the V-statistic; never negative but for rounding), or, for samples
+            too large for either, 'linear' (takes time O(N)) or 'block' (O(N block_size)), both unbiased and noisier.
+        block_size: how many points of the smaller sample there are in a block of 'block'; round(sqrt(min(N, M))) by
+            default. There are min(N, M) // block_size blocks, of N // blocks points of x and M // blocks of y; what is
+            left over at the ends is dropped. 'linear' takes min(N, M) // 2 pairs of each and drops the rest. The points
+            must be in random order.
+        x_weights: (N,) or (B, N), of any floating dtype: how much each point of x counts, for 'unbiased' and 'biased';
+            None counts all alike, and zeros leave points out, as for problems of different sizes in one batch.
+        y_weights: (M,) or (B, M), likewise.
 
     Returns:
-        () float64 for float64 input, else float32.
+        (), or (B,) for B problems; float64 for float64 input, else float32. Weights whose sums, which are divided
+        by, are zero give infinity or NaN.
 
     Raises:
-        TypeError: x or y is not a dense floating tensor, their dtypes differ, or kernel is not a kernel.
-        ValueError: x or y is not two-dimensional, D or the device differs, or there are too few points: 2 for
-            'unbiased', 1 for 'biased'.
+        TypeError: x, y or weights are not dense floating tensors, dtypes of points differ, or kernel is not a kernel.
+        ValueError: x or y is neither two- nor three-dimensional, B, D or the device differs, weights do not match their
+            points or come with 'linear' or 'block', block_size does not come with 'block' or is not in 2, ..., min(N,
+            M), or there are too few points: 1 for 'biased', 2 for the others.
 
-    Differentiable twice by x and y; a third derivative raises. The N x M matrix is never stored: beside the gradients a
-    call takes memory for a few copies of the points. Distances are taken between centred points, in float32 where that
-    leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed order: the same input gives the
-    same bits for any number of threads.
-    Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6 (unbiased) and equation 5 (biased).
+    Differentiable twice by x, y and the weights; a third derivative raises. The N x M matrix is never stored: beside
+    the gradients a call takes memory for a few copies of the points. Distances are taken between centred points, in
+    float32 where that leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed order: the
+    same input gives the same bits for any number of threads.
+    Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6 (unbiased), equation 5 (biased) and section 6
+    (linear); Zaremba et al. 2013, "B-tests: Low Variance Kernel Two-Sample Tests", section 2, with lemma 6 in each
+    block, which is for N != M too.
     """
     biased = estimator == "biased"
-    if not biased and estimator != "unbiased":
-        _checks.choice("estimator", estimator, ("unbiased", "biased"))
-    n, m = _numbers_of_points(x, y, least=1 if biased else 2)
-    _check_kernel(kernel)
+    if (
+        (not biased and estimator != "unbiased")
+        or x_weights is not None
+        or y_weights is not None
+        or block_size is not None
+    ):
+        return estimate(x, y, kernel, estimator, block_size, x_weights, y_weights)
+    n, m = numbers_of_points(x, y, least=1 if biased else 2)
+    check_kernel(kernel)
     pairs_x, pairs_y = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (n * m))
     return weighted_sum(x, y, kernel, weights, diagonal=biased)
@@ -66,8 +101,8 @@ def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
     Differentiable twice by x, y and v; a third derivative by points raises. The N x M matrix is never stored. Sums run
     in float64 in a fixed order: the same input gives the same bits for any number of threads.
     """
-    _check_points({"x": x, "y": y})
-    _check_kernel(kernel)
+    check_points({"x": x, "y": y})
+    check_kernel(kernel)
     _checks.floating("v", v)
     _checks.same_device("x", x, "v", v)
     if v.dim() not in (1, 2) or v.size(0) != y.size(0):
@@ -98,55 +133,8 @@ def witness(z: Tensor, x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
     Differentiable twice by z, x and y; a third derivative raises. Deterministic, as kernel_matvec is.
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 2.3; Li et al. 2017, "MMD GAN".
     """
-    _check_points({"z": z, "x": x, "y": y}, least={"x": 1, "y": 1})
-    _check_kernel(kernel)
+    check_points({"z": z, "x": x, "y": y}, least={"x": 1, "y": 1})
+    check_kernel(kernel)
     dtype = torch.promote_types(x.dtype, torch.float32)
     shares = [torch.full((len(of), 1), sign / len(of), dtype=dtype, device=x.device) for of, sign in ((x, 1), (y, -1))]
     return matvec(z, torch.cat([x, y]), torch.cat(shares), kernel).squeeze(1)
-
-
-def _check_kernel(kernel: Kernel) -> None:
-    if not isinstance(kernel, Kernel):
-        raise TypeError(f"kernel must be one of wgan_kernels.kernels, got {type(kernel).__name__}")
-
-
-def _numbers_of_points(x: Tensor, y: Tensor, least: int) -> tuple[int, int]:
-    """N and M, of points that fit together."""
-    try:  # one look at everything, as the checks with all their words cost as much as a small sweep
-        (n, d), (m, e) = x.shape, y.shape
-        dtype = x.dtype
-        if (
-            dtype is y.dtype
-            and dtype in _checks.FLOATING_DTYPES
-            and d == e
-            and n >= least
-            and m >= least
-            and x.layout is torch.strided
-            and y.layout is torch.strided
-            and (x.is_cpu and y.is_cpu or x.device == y.device)
-        ):
-            return n, m
-    except (AttributeError, TypeError, ValueError):
-        pass
-    _check_points({"x": x, "y": y}, least={"x": least, "y": least})
-    return x.size(0), y.size(0)
-
-
-def _check_points(points: dict[str, Tensor], least: dict[str, int] | None = None) -> None:
-    """least: how many points there have to be, by name."""
-    first, *_ = points
-    for name, each in points.items():
-        _checks.floating(name, each)
-        if each.dim() != 2:
-            hint = f": flatten each sample, {name}.flatten(1)" if each.dim() > 2 else ""
-            raise ValueError(f"{name} must be points of shape (number, features), got {tuple(each.shape)}{hint}")
-        wanted = (least or {}).get(name, 0)
-        if each.size(0) < wanted:
-            raise ValueError(f"{name} must hold at least {wanted} points, got {each.size(0)}")
-    for name, each in points.items():
-        if each.dtype != points[first].dtype:
-            raise TypeError(f"{name} must have the dtype of {first}, {points[first].dtype}, got {each.dtype}")
-        _checks.same_device(first, points[first], name, each)
-        if each.size(1) != points[first].size(1):
-            wanted = points[first].size(1)
-            raise ValueError(f"{name} must have as many features as {first}, {wanted}, got {each.size(1)}")

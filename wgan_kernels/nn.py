@@ -33,15 +33,24 @@ class GradientPenalty(nn.Module):
 
 
 class MMDLoss(nn.Module):
-    """`mmd2` with its kernel and estimator kept: `MMDLoss(kernels.RBF(1.0))(x, y)`."""
+    """`mmd2` with its kernel and estimator kept: `MMDLoss(kernels.RBF(1.0))(x, y)`.
 
-    def __init__(self, kernel: Kernel, *, estimator: str = "unbiased") -> None:
+    Args:
+        kernel, estimator, block_size: those of `wgan_kernels.mmd2`; weights of points come with a call.
+    """
+
+    def __init__(self, kernel: Kernel, *, estimator: str = "unbiased", block_size: int | None = None) -> None:
         super().__init__()
         self.kernel = kernel
         self.estimator = estimator
+        self.block_size = block_size
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return mmd2(x, y, self.kernel, estimator=self.estimator)
+    def forward(
+        self, x: Tensor, y: Tensor, *, x_weights: Tensor | None = None, y_weights: Tensor | None = None
+    ) -> Tensor:
+        settings = {"estimator": self.estimator, "block_size": self.block_size}
+        return mmd2(x, y, self.kernel, x_weights=x_weights, y_weights=y_weights, **settings)
 
     def extra_repr(self) -> str:
-        return f"{self.kernel}, estimator={self.estimator!r}"
+        size = "" if self.block_size is None else f", block_size={self.block_size}"
+        return f"{self.kernel}, estimator={self.estimator!r}{size}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, stack
+import torch
+from torch import Tensor
 
+from . import tiled
 from .kernels import Kernel
 from .ops.kernel_matvec import kernel_matvec
 from .ops.kernel_sums import kernel_sums, weighted_kernel_sum
@@ -15,6 +17,10 @@ def weighted_sum(
     x: Tensor, y: Tensor, kernel: Kernel, weights: tuple[float, float, float], *, diagonal: bool = False
 ) -> Tensor:
     """weights . block_sums, () or (B,), float64 for float64 points, else float32."""
+    if kernel.is_plain:
+        sums = block_sums(x, y, kernel, diagonal=diagonal).unbind(-1)
+        value = sum(weight * each for weight, each in zip(weights, sums))
+        return value.to(torch.promote_types(x.dtype, torch.float32))
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     return weighted_kernel_sum(x, y, kinds, params, _of_blocks(own, weights), shapes=shapes, diagonal=diagonal)
 
@@ -24,7 +30,7 @@ def _of_blocks(own: tuple[float, ...] | Tensor | None, weights: tuple[float, flo
     if own is None:
         return weights
     if isinstance(own, Tensor):
-        return stack([own * weight for weight in weights])
+        return torch.stack([own * weight for weight in weights])
     return tuple(tuple(each * weight for each in own) for weight in weights)
 
 
@@ -33,6 +39,8 @@ def block_sums(x: Tensor, y: Tensor, kernel: Kernel, *, diagonal: bool = False) 
 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D) -> (3,) or (B, 3) float64.
     """
+    if kernel.is_plain:
+        return tiled.kernel_sums(x, y, kernel.matrix, diagonal=diagonal)
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     _, sums = kernel_sums(x, y, kinds, params, (1.0, 1.0, 1.0), shapes=shapes, diagonal=diagonal)
     if own is None:
@@ -45,5 +53,7 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D); v: (M, P) or (B, M, P) -> (N, P) or (B, N, P).
     """
+    if kernel.is_plain:
+        return tiled.matvec(x, y, v, kernel.matrix, diagonal=diagonal)
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     return kernel_matvec(x, y, v, kinds, params, own, shapes=shapes, diagonal=diagonal)

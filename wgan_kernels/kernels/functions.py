@@ -1,84 +1,20 @@
-"""Kernel functions for maximum mean discrepancies, as small value objects.
-
-r is the Euclidean distance of two points. Kernels are added with `+` and weighted with `*`, as in
-`0.5 * RBF(1.0) + Linear()`, and such a sum is computed in one pass over the pairs of points. A parameter that is
-a sequence of numbers makes a sum of kernels, one for each. Bandwidths, scales, lengthscales, gamma, coef0 and weights
-may also be tensors, which are read at every call and get gradients where they require them: learned kernels. They have
-to stay positive; numbers are checked when the kernel is made, tensors are not.
-"""
+"""The kernel functions that the operators know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from . import _checks
-from .reference.kernel_sums import kernel_matrices
+from .. import _checks
+from .composition import Components, Kernel, column
 
 Parameter = float | Sequence[float] | Tensor
 
 # The scales by which Tolstikhin et al. 2018 multiply the one of their prior.
 WAE_SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-
-
-class Components(NamedTuple):
-    """What a kernel is the weighted sum of: C kernel functions."""
-
-    kinds: tuple[str, ...]  # names of the reference's formulas
-    shapes: tuple[float, ...]  # their fixed numbers, 1 where a formula has none
-    params: tuple[float, ...] | Tensor  # (C, 1) float64 where some are tensors
-    weights: tuple[float, ...] | Tensor | None  # (C,) float64 where some are tensors; None where all are 1
-
-
-class Kernel:
-    """A weighted sum of kernel functions."""
-
-    def components(self, features: int) -> Components:
-        """What it is made of, for points of so many features."""
-        raise NotImplementedError
-
-    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """k(x_i, y_j) by the plain formulas, differentiable: (..., N, D), (..., M, D) -> (..., N, M) float64."""
-        kinds, shapes, params, weights = self.components(x.shape[-1])
-        if not isinstance(params, Tensor):
-            params = [(x.new_full((), param, dtype=torch.float64),) for param in params]
-        parts = kernel_matrices(x, y, kinds, shapes, params)
-        return sum(parts if weights is None else [weight * part for weight, part in zip(weights, parts)])
-
-    def __add__(self, other: object) -> Kernel:
-        if not isinstance(other, Kernel):
-            return NotImplemented
-        return Sum((*_terms(self), *_terms(other)))
-
-    def __mul__(self, weight: object) -> Kernel:
-        if isinstance(weight, Kernel):
-            raise TypeError("a kernel can be multiplied by a number or a tensor of one, not by another kernel")
-        return Sum(((self, _weight(weight)),))
-
-    __rmul__ = __mul__
-
-
-@dataclass(frozen=True)
-class Sum(Kernel):
-    """What `+` and `*` make of kernels: (kernel, weight) for each."""
-
-    terms: tuple[tuple[Kernel, float | Tensor], ...]
-
-    def components(self, features: int) -> Components:
-        parts = [(kernel.components(features), weight) for kernel, weight in self.terms]
-        owns = [(1.0,) * len(part.kinds) if part.weights is None else part.weights for part, _ in parts]
-        weights = [_times(weight, each) for (_, weight), own in zip(parts, owns) for each in own]
-        params = [param for part, _ in parts for param in part.params]
-        return Components(
-            tuple(kind for part, _ in parts for kind in part.kinds),
-            tuple(shape for part, _ in parts for shape in part.shapes),
-            _column(params),
-            _column(weights, 0),
-        )
 
 
 class _OneParameter(Kernel):
@@ -103,34 +39,6 @@ class _OneParameter(Kernel):
         if isinstance(param, Tensor):
             return made._replace(params=param.double().reshape(-1, 1).expand(len(made.kinds), 1))
         return made
-
-
-def _terms(kernel: Kernel) -> tuple[tuple[Kernel, float | Tensor], ...]:
-    return kernel.terms if isinstance(kernel, Sum) else ((kernel, 1.0),)
-
-
-def _weight(value: object) -> float | Tensor:
-    if isinstance(value, Tensor):
-        if value.numel() != 1:
-            raise ValueError(f"a kernel's weight must be one number, got a tensor of shape {tuple(value.shape)}")
-        return value
-    return _checks.non_negative("a kernel's weight", value)
-
-
-def _times(weight: float | Tensor, other: float | Tensor) -> float | Tensor:
-    return (weight.reshape(()).double() if isinstance(weight, Tensor) else weight) * other
-
-
-def _column(values: Sequence[float | Tensor], dim: int = 1) -> tuple[float, ...] | Tensor:
-    """The numbers as they are, or a tensor of them if there is one among them."""
-    tensors = [value for value in values if isinstance(value, Tensor)]
-    if not tensors:
-        return tuple(values)
-    like = tensors[0]
-    made = [
-        v.double().reshape(()) if isinstance(v, Tensor) else like.new_full((), v, dtype=torch.float64) for v in values
-    ]
-    return torch.stack(made).reshape((-1, 1) if dim else (-1,))
 
 
 def _positive_numbers(name: str, value: Parameter) -> tuple[float, ...] | Tensor:
@@ -300,7 +208,7 @@ class Polynomial(Kernel):
         gamma, coef0 = 1 / max(features, 1) if self.gamma is None else self.gamma, self.coef0
         gamma, coef0 = (v.double() if isinstance(v, Tensor) else float(v) for v in (gamma, coef0))
         return Components(
-            ("polynomial",), (float(self.degree),), _column([coef0 / gamma]), _column([gamma**self.degree], 0)
+            ("polynomial",), (float(self.degree),), column([coef0 / gamma]), column([gamma**self.degree], 0)
         )
 
 
