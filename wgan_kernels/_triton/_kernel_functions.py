@@ -52,23 +52,24 @@ def mixture(kinds: Sequence[int], shapes: Sequence[float], params: Tensor) -> Mi
 @triton.jit
 def log2_one_plus(q):
     """log2(1 + q) for q >= 0, also of a q that 1 + q would round away, and to the last digits of float32, which the
-    device's own logarithm lacks near 1; as log2_one_plus in csrc/core/simd_math.h."""
-    v = 1 + q
+    device's own logarithm lacks near 1."""
+    u = 1 + q
+    rounded_away = (q - (u - 1)) * 1.4426950408889634 / u
     if q.dtype == tl.float64:
-        log = tl.log2(v) + (q - (v - 1)) * 1.4426950408889634 / v
+        log = tl.log2(u) + rounded_away
     else:
-        bits = v.to(tl.int32, bitcast=True)
+        bits = u.to(tl.int32, bitcast=True)
         power = (bits - 0x3F3504F3) >> 23  # of the float nearest to sqrt(1 / 2)
         m = (bits - (power << 23)).to(tl.float32, bitcast=True)
-        u = tl.where(power == 0, q, m - 1) / tl.where(power == 0, q + 2, m + 1)
-        square = u * u
-        series = square * (2.8853900817779268 / 11) + 2.8853900817779268 / 9  # of artanh(u)
+        f = (m - 1) / (m + 1)  # log2(m) is a series of artanh(f)
+        square = f * f
+        series = square * (2.8853900817779268 / 11) + 2.8853900817779268 / 9
         series = series * square + 2.8853900817779268 / 7
         series = series * square + 2.8853900817779268 / 5
         series = series * square + 2.8853900817779268 / 3
         series = series * square + 2.8853900817779268
-        log = series * u + power.to(tl.float32)
-    return tl.where(v < float("inf"), log, v)
+        log = power.to(tl.float32) + (series * f + rounded_away)
+    return tl.where(u < float("inf"), log, u)
 
 
 @triton.jit

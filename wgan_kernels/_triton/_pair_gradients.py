@@ -41,10 +41,7 @@ def add_products(
             product = tl.dot(w, z_j, input_precision=PRECISION)
         total = product.to(tl.float64)
         if OF & 2:
-            if TANGENT:
-                total -= 0.5 * (moved[:, None] * u_i.to(tl.float64) + along_moved[:, None] * x_i.to(tl.float64))
-            else:
-                total -= 0.5 * moved[:, None] * x_i.to(tl.float64)
+            total -= 0.5 * moved[:, None] * x_i.to(tl.float64)
         column = feature + tl.arange(0, FEATURES)
         at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
         mask = (row < owned_limit)[:, None] & (column < D)[None, :]

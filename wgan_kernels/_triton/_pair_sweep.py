@@ -202,10 +202,22 @@ def sweep(
             else:
                 w_sums += tl.sum(w, 1).to(tl.float64)
                 along_w_sums += tl.sum(along_w, 1).to(tl.float64)
-                add_products(
-                    points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit, D,
-                    OF, TANGENT, BLOCK, FEATURES, PRECISION,
-                )  # fmt: skip
+                if TANGENT and (OF & 2):
+                    # One after the other: both at once would need more registers than there are.
+                    add_products(
+                        points, along, along_w, w, along_moved, moved, i, i_limit, j, j_limit, gradients, owned_limit,
+                        D, OF, False, BLOCK, FEATURES, PRECISION,
+                    )  # fmt: skip
+                    tl.debug_barrier()
+                    add_products(
+                        along, points, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit,
+                        D, OF, False, BLOCK, FEATURES, PRECISION,
+                    )  # fmt: skip
+                else:
+                    add_products(
+                        points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit,
+                        D, OF, TANGENT, BLOCK, FEATURES, PRECISION,
+                    )  # fmt: skip
             # What is added to next was written by this program, though perhaps by another of its threads.
             tl.debug_barrier()
     component = tl.arange(0, CPAD)

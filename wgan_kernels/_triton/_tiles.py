@@ -77,12 +77,11 @@ def too_few_digits(largest, origin, thetas, shapes, KINDS: tl.constexpr, C: tl.c
     Squared distances are differences of |z|^2, which may not be many times the scale over which the function changes.
     Inner products must not drown in the one of the mean with itself, nor their powers leave the range of float32.
     """
-    largest, origin = largest.to(tl.float64), origin.to(tl.float64)
-    fails = largest < 0
+    limit, fails = tl.full([], float("inf"), tl.float64), largest < 0
     for c in tl.static_range(C):
         theta = tl.load(thetas + c * Q)
         if (KINDS >> (32 * c)) & 15 == POLYNOMIAL:
-            base = 2 * (largest + origin) + tl.abs(theta)
+            base = 2 * (largest.to(tl.float64) + origin) + tl.abs(theta)
             power = base
             for _ in range(1, (KINDS >> (32 * c + 4)) & 0xFFFFFFF):
                 power *= base
@@ -90,8 +89,8 @@ def too_few_digits(largest, origin, thetas, shapes, KINDS: tl.constexpr, C: tl.c
         else:
             scale = distance_scale(theta, tl.load(shapes + c), (KINDS >> (32 * c)) & 15)
             held = (scale >= _SMALLEST_SCALE) & (scale <= _LARGEST_SCALE)
-            fails |= tl.where(held, largest > scale * _FLOAT_DISTANCES, largest >= 0)
-    return fails
+            limit = tl.minimum(limit, tl.where(held, scale * _FLOAT_DISTANCES, -1.0))
+    return fails | (largest > limit)
 
 
 @triton.jit

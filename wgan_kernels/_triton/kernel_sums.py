@@ -26,10 +26,10 @@ kernel_sums_kernels = {precision: tuned(configs)(sweep) for precision, configs i
 kernel_sums_exact_kernel = tuned(ahead(2, 1, 3))(sweep)
 # Products of a tangent load nothing ahead: their registers would spill.
 kernel_sums_tangent_kernel = autotuned(ahead(1, num_warps=8, num_stages=1))(sweep)
-kernel_sums_exact_wide_kernel = tuned(ahead(2, 1, 3, num_warps=8))(sweep)
+kernel_sums_exact_wide_kernel = tuned(ahead(3, 1, num_warps=8))(sweep)
 # Timed where no program has anything to do, they would be tuned for that.
 kernel_sums_flagged_kernel = autotuned(ahead(2))(sweep)
-kernel_sums_flagged_wide_kernel = autotuned(ahead(1, num_warps=8))(sweep)
+kernel_sums_flagged_wide_kernel = autotuned(ahead(3, num_warps=8))(sweep)
 
 
 def _stacked(x: Tensor, y: Tensor) -> Tensor:
@@ -81,7 +81,8 @@ def _sweep(
                         "PRECISION": precision, "FEATURES": FEATURES, **common}  # fmt: skip
             arguments = (points, along, weights, params, along_thetas, of.shapes, sums, gradients, flags, N, M, D,
                          begin, end, S, Q, weight_stride, feature_class(D))  # fmt: skip
-            wide = tangent or bool(of.of & PRODUCTS)  # needs more registers than four warps have
+            # More registers than four warps have.
+            wide = of.of == DISTANCES + PRODUCTS or (tangent and of.of == DISTANCES)
             if exact:
                 kernel = kernel_sums_exact_wide_kernel if wide else kernel_sums_exact_kernel
             else:
