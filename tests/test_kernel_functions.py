@@ -304,3 +304,53 @@ def test_errors() -> None:
         assert_same_error(make, error, words)
     with pytest.raises(TypeError):
         kernels.RBF(1.0) + 1
+
+
+CUSTOM = {
+    "by autograd": kernels.Custom(lambda s: 1.5 / (1.5 + s)),
+    "with derivatives": kernels.Custom(
+        lambda s: 1.5 / (1.5 + s), lambda s: -1.5 / (1.5 + s) ** 2, lambda s: 3.0 / (1.5 + s) ** 3
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CUSTOM)
+def test_kernels_of_the_user(name: str) -> None:
+    """One that the operators know too, alone and in a sum with such."""
+    x, y, v = (leaf(samples(shape, torch.float64, seed=seed)) for seed, shape in enumerate([(9, 3), (7, 3), (7, 2)]))
+    along = [samples(t.shape, torch.float64, seed=20) for t in (x, y)]
+    for custom, known in (
+        (CUSTOM[name], kernels.InverseMultiquadric(1.5)),
+        (2 * CUSTOM[name] + kernels.Linear(), 2 * kernels.InverseMultiquadric(1.5) + kernels.Linear()),
+    ):
+        for estimator in ("unbiased", "biased"):
+            ours, expected = (
+                derivatives(lambda x, y, k=k, e=estimator: wk.mmd2(x, y, k, estimator=e), (x, y), along)
+                for k in (custom, known)
+            )
+            for a, b in zip((ours[0], *ours[1], *ours[2]), (expected[0], *expected[1], *expected[2]), strict=True):
+                assert_same_by_another_route(a, b)
+        assert_same_by_another_route(wk.kernel_matvec(x, y, v, custom), wk.kernel_matvec(x, y, v, known))
+        third = lambda x: torch.autograd.grad(wk.mmd2(x, y, custom), x, create_graph=True)[0]  # noqa: B023, E731
+        assert gradgradcheck(third, (x,))
+
+
+def test_a_kernel_of_products_of_the_user_with_learned_numbers() -> None:
+    x, y = samples((6, 3), torch.float64), samples((5, 3), torch.float64, seed=1)
+    scale = leaf(torch.tensor(0.7, dtype=torch.float64))
+    kernel = kernels.Custom(lambda s: (scale * s + 1) ** 3, of="product")
+    (ours,) = torch.autograd.grad(wk.mmd2(x, y, kernel), scale)
+    gamma = leaf(scale.detach())
+    (expected,) = torch.autograd.grad(wk.mmd2(x, y, kernels.Polynomial(3, gamma)), gamma)
+    assert_same_by_another_route(ours, expected)
+
+
+def test_errors_of_kernels_of_the_user() -> None:
+    for make, error, words in (
+        (lambda: kernels.Custom(1.0), TypeError, "function must be a function of a tensor, got float"),
+        (lambda: kernels.Custom(torch.exp, slope=torch.exp), ValueError, "slope and bend must be given together"),
+        (lambda: kernels.Custom(torch.exp, of="angle"), ValueError, "of must be one of"),
+        (lambda: wk.mmd2(torch.ones(3, 1), torch.ones(3, 1), kernels.Custom(lambda s: s.sum())), ValueError,
+         "must return a value for each pair"),
+    ):  # fmt: skip
+        assert_same_error(make, error, words)

@@ -48,6 +48,10 @@ ROUNDED_TWICE = 2.0
 HALF_WIDTH_PARTS = 1e-3
 # A mean of kernel values of order 1, whose squared distances come from float32 matrix products on a GPU:
 MATRIX_PRODUCTS = {"ieee": 2e-6, "tf32": 2e-3}
+# torchmetrics' kernel inception distance, whose sums cancel in float64, relative:
+TORCHMETRICS = 1e-6
+# Seconds from Ctrl-C to KeyboardInterrupt, in the middle of a call of minutes: some tenths on a machine of one's own.
+INTERRUPT = 5.0
 
 
 def largest(x: Tensor) -> float:

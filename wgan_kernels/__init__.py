@@ -6,6 +6,7 @@ from ._extension import build_info
 from .bandwidths import median_bandwidth
 from .critic_loss import wasserstein_critic_loss
 from .diagnosis import check_critic
+from .kid import KIDResult, kernel_inception_distance
 from .mmd import kernel_matvec, mmd2, witness
 from .mmd_variance import MMDEstimate, mmd2_with_variance
 from .ops.interpolate import interpolate
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClipStats",
+    "KIDResult",
     "MMDAggregatedTest",
     "MMDEstimate",
     "MMDTest",
@@ -29,6 +31,7 @@ __all__ = [
     "explain_route",
     "gradient_penalty",
     "interpolate",
+    "kernel_inception_distance",
     "kernel_matvec",
     "kernels",
     "median_bandwidth",

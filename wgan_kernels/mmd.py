@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -9,7 +12,13 @@ from . import _checks
 from .estimators import estimate
 from .kernels import Kernel
 from .pair_sums import matvec, weighted_sum
+from .progress import shown
 from .samples import check_kernel, check_points, numbers_of_points
+
+if TYPE_CHECKING:  # a build of torch may lack it
+    from torch.distributed import ProcessGroup
+
+_SILENT = nullcontext()
 
 
 def mmd2(
@@ -21,6 +30,8 @@ def mmd2(
     block_size: int | None = None,
     x_weights: Tensor | None = None,
     y_weights: Tensor | None = None,
+    group: ProcessGroup | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """Squared maximum mean discrepancy of two samples.
 
@@ -48,6 +59,11 @@ def mmd2(
         x_weights: (N,) or (B, N), of any floating dtype: how much each point of x counts, for 'unbiased' and 'biased';
             None counts all alike, and zeros leave points out, as for problems of different sizes in one batch.
         y_weights: (M,) or (B, M), likewise.
+        group: a process group of torch.distributed, such as dist.group.WORLD: x and y are then the rows of this rank,
+            any number of them, and the value is that of the rows of all ranks, on all ranks. The gradient by a rank's
+            rows is that of the value, not divided by the number of ranks. See `wgan_kernels.ranks.mmd2`.
+        progress: shows a bar (of tqdm) over the pairs done, where the compiled library works on CPU tensors for longer
+            than some tenths of a second; so does a backward pass that has to go through the pairs again.
 
     Returns:
         (), or (B,) for B problems; float64 for float64 input, else float32. Weights whose sums, which are divided
@@ -59,14 +75,22 @@ def mmd2(
             points or come with 'linear' or 'block', block_size does not come with 'block' or is not in 2, ..., min(N,
             M), or there are too few points: 1 for 'biased', 2 for the others.
 
-    Differentiable twice by x, y and the weights; a third derivative raises. The N x M matrix is never stored: beside
-    the gradients a call takes memory for a few copies of the points. Distances are taken between centred points, in
-    float32 where that leaves them enough digits and in float64 otherwise; sums run in float64 in a fixed order: the
-    same input gives the same bits for any number of threads.
+    Differentiable twice by x, y, the weights and the kernel's learned parameters; a third derivative raises. The N x M
+    matrix is never stored: beside the gradients a call takes memory for a few copies of the points. Distances are taken
+    between centred points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in
+    float64 in a fixed order: the same input gives the same bits for any number of threads. A large call on the CPU
+    hears Ctrl-C within some tenths of a second.
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6 (unbiased), equation 5 (biased) and section 6
     (linear); Zaremba et al. 2013, "B-tests: Low Variance Kernel Two-Sample Tests", section 2, with lemma 6 in each
     block, which is for N != M too.
     """
+    if group is not None:
+        from . import ranks
+
+        for name, value in (("block_size", block_size), ("x_weights", x_weights), ("y_weights", y_weights)):
+            if value is not None:
+                raise ValueError(f"{name} must be None with group, whose estimators are 'unbiased' and 'biased'")
+        return ranks.mmd2(x, y, kernel, estimator=estimator, group=group, progress=progress)
     biased = estimator == "biased"
     if (
         (not biased and estimator != "unbiased")
@@ -74,12 +98,14 @@ def mmd2(
         or y_weights is not None
         or block_size is not None
     ):
-        return estimate(x, y, kernel, estimator, block_size, x_weights, y_weights)
+        with shown("mmd2") if progress else _SILENT:
+            return estimate(x, y, kernel, estimator, block_size, x_weights, y_weights)
     n, m = numbers_of_points(x, y, least=1 if biased else 2)
     check_kernel(kernel)
     pairs_x, pairs_y = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (n * m))
-    return weighted_sum(x, y, kernel, weights, diagonal=biased)
+    with shown("mmd2") if progress else _SILENT:
+        return weighted_sum(x, y, kernel, weights, diagonal=biased)
 
 
 def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:

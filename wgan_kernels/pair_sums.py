@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from . import tiled
 from .kernels import Kernel
 from .ops.kernel_matvec import kernel_matvec
-from .ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from .ops.kernel_sums import _row_ranges, kernel_sums, weighted_kernel_sum
 
 
 def weighted_sum(
@@ -57,3 +58,28 @@ def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = 
         return tiled.matvec(x, y, v, kernel.matrix, diagonal=diagonal)
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     return kernel_matvec(x, y, v, kinds, params, own, shapes=shapes, diagonal=diagonal)
+
+
+def share_of_sum(
+    x: Tensor,
+    y: Tensor,
+    kernel: Kernel,
+    weights: tuple[float, float, float],
+    share: int,
+    shares: int,
+    *,
+    diagonal: bool,
+    spread: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """What one of several equal shares of the pairs adds to weighted_sum: as it is, and in float64.
+
+    spread: what learned numbers of the kernel go through first. Not for kernels that are functions of the user's.
+    """
+    rows = x.size(-2) + y.size(-2)
+    ranges = list(_row_ranges(rows, 0, rows, shares))
+    begin, end = ranges[share] if share < len(ranges) else (rows, rows)
+    kinds, shapes, params, own = kernel.components(x.shape[-1])
+    params, own = (spread(each) if isinstance(each, Tensor) else each for each in (params, own))
+    own = _of_blocks((1.0,) * len(kinds) if own is None else own, weights)
+    value, sums = kernel_sums(x, y, kinds, params, own, shapes=shapes, diagonal=diagonal, begin=begin, end=end)
+    return value, (torch.as_tensor(own, dtype=sums.dtype, device=sums.device).detach() * sums.detach()).sum()

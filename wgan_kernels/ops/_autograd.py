@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import _progress
 from ._schemas import LIBRARY
 
 
@@ -50,8 +51,19 @@ def differentiable(
 
 
 def eager_function(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply` of an autograd.Function made of the two."""
-    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    """`apply` of an autograd.Function made of the two; who listens to its forward pass also listens to its backward."""
+
+    def listened_forward(ctx: Any, *args: Any) -> Any:
+        ctx.listener = _progress.current()
+        return forward(ctx, *args)
+
+    def listened_backward(ctx: Any, *grads: Any) -> Any:
+        if ctx.listener is None:
+            return backward(ctx, *grads)
+        with _progress.listening(ctx.listener):
+            return backward(ctx, *grads)
+
+    functions = {"forward": staticmethod(listened_forward), "backward": staticmethod(listened_backward)}
     return type(name, (torch.autograd.Function,), functions).apply
 
 

@@ -14,7 +14,7 @@ from ..reference import kernel_matvec as reference
 from . import _schemas
 from ._autograd import differentiable
 from ._mixtures import allows_tf32, as_tensors, constant, of_products, shapes_of
-from .kernel_sums import _WORK_PER_CALL
+from .kernel_sums import _KERNEL_FUNCTION, _WORK_PER_CALL
 
 # Which of k, dk/ds, d2k/ds2, dk/dt, d2k/dsdt, d2k/dt2 a product is with (KernelTerm in csrc/core/kernel_matvec.h), and
 # what each becomes when it is differentiated by s, the squared distance, and by t, the kernel's parameter.
@@ -107,7 +107,8 @@ def _by_ranges(*args: Any) -> Tensor:
     x, y, v, (begin, end, diagonal) = args[0], args[1], args[2], args[-3:]
     end = x.shape[-2] if end < 0 else end
     problems = x.shape[0] if x.dim() == 3 else 1
-    work = problems * (end - begin) * y.shape[-2] * (x.shape[-1] + v.shape[-1] + 8)
+    per_pair = x.shape[-1] + v.shape[-1] + _KERNEL_FUNCTION * args[4].shape[0]
+    work = problems * (end - begin) * y.shape[-2] * per_pair
     calls = min(int(work / _WORK_PER_CALL) + 1, max(end - begin, 1))
     if calls == 1 or not x.is_cpu:
         return _operator(*args)

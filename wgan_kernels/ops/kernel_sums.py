@@ -11,16 +11,18 @@ from torch import Tensor
 
 from .. import _backend
 from ..reference import kernel_sums as reference
-from . import _schemas
+from . import _progress, _schemas
 from ._autograd import differentiable, eager_function, third_derivative
 from ._mixtures import allows_tf32, as_tensors, keep_for_graphs, shapes_of
 
 _X, _Y, _PARAMS = 1, 2, 4
-# Pairs times features (and a little for the kernel function) in one call of an operator: some tenths of a second on
-# one core, between which Python can hear an interrupt.
-_WORK_PER_CALL = 4e10
+# Pairs times features (and what a kernel function takes for one more) in one call of an operator: some tenths of a
+# second on one core, between which Python can hear an interrupt.
+_WORK_PER_CALL = 1e10
+_KERNEL_FUNCTION = 8  # features that take as long as one component of the kernel
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
 _ROWS = 96
+_PASSES = {0: "", 1: "backward", 4: "double backward"}  # by where an operator takes x
 
 
 def _empty_unless(needed: int, like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -136,6 +138,11 @@ def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[i
     yield begin, end
 
 
+def _pairs(rows: int, begin: int, end: int) -> float:
+    """How many pairs rows [begin, end) own."""
+    return ((rows - begin) * (rows - begin - 1) - (rows - end) * (rows - end - 1)) / 2
+
+
 def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: int) -> Callable[..., Any]:
     """The operator as eager callers run it: a large one in several calls, between which Python hears an interrupt.
 
@@ -147,8 +154,10 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
         if x.numel() + y.numel() < _ONE_CALL or not x.is_cpu:
             return operator(*args)
         begin, end, diagonal, needs = args[-4:]
-        rows = x.shape[-2] + y.shape[-2]
-        work = rows**2 * (x.shape[-1] + 8) * (x.shape[0] if x.dim() == 3 else 1)
+        rows, components = x.shape[-2] + y.shape[-2], args[tensors - 1].shape[0]
+        end = rows if end < 0 else end
+        work = _pairs(rows, begin, end) * (x.shape[-1] + _KERNEL_FUNCTION * components)
+        work *= x.shape[0] if x.dim() == 3 else 1
         if work < _WORK_PER_CALL:
             return operator(*args)
         if x.dtype in (torch.bfloat16, torch.float16):  # parts are rounded once, after they are added up
@@ -156,9 +165,11 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
             results = run(*points, *args[tensors:])
             return results if x_at == 0 else tuple(t.to(x.dtype) if t.dtype == torch.float32 else t for t in results)
         calls, total = int(work / _WORK_PER_CALL) + 1, None
-        for first, last in _row_ranges(rows, begin, rows if end < 0 else end, calls):
-            part = operator(*args[:-4], first, last, diagonal, needs)
-            total = part if total is None else [whole.add_(share) for whole, share in zip(total, part)]
+        with _progress.sweep(_PASSES[x_at], _pairs(rows, begin, end)) as report:
+            for first, last in _row_ranges(rows, begin, end, calls):
+                part = operator(*args[:-4], first, last, diagonal, needs)
+                total = part if total is None else [whole.add_(share) for whole, share in zip(total, part)]
+                report(_pairs(rows, first, last))
         if x_at == 0:  # the value is a small difference of large sums: not to be added up in float32
             _, sums, *grads = total
             total = (args[2] * sums).sum((-2, -1)).to(part[0].dtype), sums, *grads
@@ -272,23 +283,22 @@ def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor
 
 
 def _value_forward(ctx: Any, x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> Tensor:
-    value, _, *grads = _run_value(x, y, constants)
-    ctx.save_for_backward(x, y)
-    ctx.kept = grads, constants
+    value, _, grad_x, grad_y, _ = _run_value(x, y, constants)
+    ctx.save_for_backward(x, y, grad_x, grad_y)  # what is kept in other ways, activation checkpointing cannot drop
+    ctx.constants = constants
     return value
 
 
 def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
     needs_x, needs_y, _ = ctx.needs_input_grad
-    grads, constants = ctx.kept
+    x, y, kept_x, kept_y = ctx.saved_tensors
     if torch.is_grad_enabled():
-        x, y = ctx.saved_tensors
-        weights, params, *settings, _ = constants
+        weights, params, *settings, _ = ctx.constants
         total, needs = weights * grad_value[..., None, None].double(), _needs(needs_x, needs_y, False)
         grad_x, grad_y, _ = _only_needed(_kernel_sums_backward(total, x, y, params, *settings, needs), needs)
         return grad_x, grad_y, None
-    kept = [grads[0] if needs_x else None, grads[1] if needs_y else None, None]
-    grad_x, grad_y, _ = _scaled(kept, grad_value, ctx.saved_tensors[0])
+    kept = [kept_x if needs_x else None, kept_y if needs_y else None, None]
+    grad_x, grad_y, _ = _scaled(kept, grad_value, x)
     return grad_x, grad_y, None
 
 
