@@ -80,8 +80,8 @@ def tuners() -> dict[str, Any]:
 
 
 def test_every_sweep_over_pairs_is_tuned() -> None:
-    products = {f"{operator}_kernels {precision}" for operator in PAIR_OPERATORS for precision in ("tf32", "tf32x3")}
-    exact = {f"{operator}_exact_kernel" for operator in PAIR_OPERATORS} | {"kernel_sums_exact_tangent_kernel"}
+    products = {f"{operator}_kernels tf32x3" for operator in PAIR_OPERATORS} | {"kernel_sums_kernels tf32"}
+    exact = {f"{operator}_exact_kernel" for operator in PAIR_OPERATORS} | {"kernel_sums_exact_wide_kernel"}
     assert products | exact <= set(tuners())
 
 
@@ -188,15 +188,16 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
     operators = torch.ops.wgan_kernels
     with FakeTensorMode():
         inputs = [torch.empty(n, device="cuda") for n in ((5, 3), 5)]
-        inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 1), 1, (1, 1))]
+        inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 3), 3, (3, 1))]
+        mixture = [0, 2, 7], [1.0, 0.5, 3.0]
         calls = {
             "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
             "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
             "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
-                x, x, w, p, [0], False, 0, -1, True, 0
+                x, x, w, p, *mixture, False, 0, -1, True, 0
             )[0],
             "kernel_matvec": lambda x, _, w, *each: operators.kernel_matvec_triton(
-                x, x, x, *each, [0], False, 0, 0, -1, True
+                x, x, x, *each, *mixture, False, 0, 0, -1, True
             ),
         }
         for name, call in calls.items():

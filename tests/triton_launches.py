@@ -88,19 +88,40 @@ def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
             setattr(rmsprop_clip, name, kernel)
 
 
+# Codes of kinds and shapes of mixtures, and dtypes and passes of which kernels are looked at.
+_ALL = ("value", "gradient", "tangent", "k", "k_tt")
+_MIXTURES = {
+    "": ([0, 1], [1.0, 1.0], dict.fromkeys(_FLOATING, _ALL)),
+    "of both": (
+        [2, 4, 5, 7],
+        [0.5, 1.0, 1.0, 3.0],
+        {torch.float64: ("gradient", "tangent", "k_tt"), torch.float32: ("gradient", "k")},
+    ),
+    "of products": ([7], [3.0], {torch.float32: ("gradient", "tangent")}),
+    "with a cusp": ([3, 6], [1.0, 1.0], {torch.float32: ("gradient", "k")}),
+}
+
+
 def _pair_calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
-    """Of both kernel functions: the sums alone, with their gradients, and the derivatives of these; products."""
+    """The sums alone, with their gradients, and the derivatives of these; products."""
     x, y = torch.zeros(300, 64, dtype=dtype), torch.zeros(200, 64, dtype=dtype)
     v = torch.zeros(200, 32, dtype=torch.promote_types(dtype, torch.float32))
-    weights, params = torch.ones(3, 2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64)
-    for allow_tf32 in (False, True) if dtype == torch.float32 else (False,):
-        rest = (params, [0, 1], allow_tf32, 0, -1, True)
-        yield "value", "kernel_sums", (x, y, weights, *rest, 0)
-        yield "gradient", "kernel_sums", (x, y, weights, *rest, 7)
-        yield "tangent", "kernel_sums_double_backward", (x, y, params, weights, x, y, *rest, 7)
-        yield "k", "kernel_matvec", (x, y, v, weights[0], *rest[:3], 0, *rest[3:])
-    if dtype == torch.float64:
-        yield "k_tt", "kernel_matvec", (x, y, v, weights[0], *rest[:3], 5, *rest[3:])
+    for name, (kinds, shapes, passes) in _MIXTURES.items():
+        C, rows = len(kinds), (0, -1, True)
+        weights, params = torch.ones(3, C, dtype=torch.float64), torch.ones(C, 1, dtype=torch.float64)
+        for allow_tf32 in (False, True) if dtype == torch.float32 and not name else (False,):
+            known = (params, kinds, shapes, allow_tf32)
+            calls = {
+                "value": ("kernel_sums", (x, y, weights, *known, *rows, 0)),
+                "gradient": ("kernel_sums", (x, y, weights, *known, *rows, 7)),
+                "tangent": ("kernel_sums_double_backward", (x, y, params, weights, x, y, *known, *rows, 7)),
+                "k": ("kernel_matvec", (x, y, v, weights[0], *known, 0, *rows)),
+            }
+            if dtype == torch.float64:
+                calls["k_tt"] = ("kernel_matvec", (x, y, v, weights[0], *known, 5, *rows))
+            for case, call in calls.items():
+                if case in passes.get(dtype, ()):
+                    yield f"{case} {name}".strip(), *call
 
 
 def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._kernel_functions import kernel_terms
+from ._kernel_functions import POLYNOMIAL, kernel_terms
 from ._launch import narrowed
 
 FINISH_PARTS, FINISH_ELEMENTS = 64, 1024
@@ -25,25 +25,28 @@ def sum_of_parts(sums, tiles_from, tiles_to, S, C: tl.constexpr, CPAD: tl.conste
 
 @triton.jit
 def self_terms(
-    thetas, along_thetas, Q, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, TANGENT: tl.constexpr
+    thetas, along_thetas, shapes, Q, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, TANGENT: tl.constexpr
 ):  # fmt: skip
-    """k and k_t at distance 0, where a point meets itself, [CPAD] float64, or their derivatives."""
+    """k and k_t at distance 0, where a point meets itself, [CPAD] float64, or their derivatives; 0 for kernels of inner
+    products, of which the sweep counted these pairs."""
     component = tl.arange(0, CPAD)
     k_at_zero, t_at_zero = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     for c in tl.static_range(C):
-        k, k_s, k_ss, k_t, k_st, k_tt = kernel_terms(
-            tl.zeros([CPAD], tl.float64), tl.load(thetas + c * Q), (KINDS >> (4 * c)) & 15
-        )
-        if TANGENT:
-            k, k_t = k_t * tl.load(along_thetas + c), k_tt * tl.load(along_thetas + c)
-        k_at_zero += tl.where(component == c, k, 0.0)
-        t_at_zero += tl.where(component == c, k_t, 0.0)
+        if (KINDS >> (32 * c)) & 15 != POLYNOMIAL:
+            k, k_s, k_ss, k_t, k_st, k_tt = kernel_terms(
+                tl.zeros([CPAD], tl.float64), tl.load(thetas + c * Q), tl.load(shapes + c),
+                (KINDS >> (32 * c)) & 0xFFFFFFFF,
+            )  # fmt: skip
+            if TANGENT:
+                k, k_t = k_t * tl.load(along_thetas + c), k_tt * tl.load(along_thetas + c)
+            k_at_zero += tl.where(component == c, k, 0.0)
+            t_at_zero += tl.where(component == c, k_t, 0.0)
     return k_at_zero, t_at_zero
 
 
 @triton.jit
 def finish_sums(
-    sums, weights, thetas, along_thetas, value, totals, grad_thetas, b, N, M, begin, end, S, Q, weight_stride,
+    sums, weights, thetas, along_thetas, shapes, value, totals, grad_thetas, b, N, M, begin, end, S, Q, weight_stride,
     KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr, THETA: tl.constexpr, TANGENT: tl.constexpr,
     DIAGONAL: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
@@ -56,7 +59,7 @@ def finish_sums(
     held = component < C
     selves_x = tl.maximum(tl.minimum(end, N) - begin, 0).to(tl.float64)
     selves_y = tl.maximum(end - tl.maximum(begin, N), 0).to(tl.float64)
-    k_at_zero, t_at_zero = self_terms(thetas, along_thetas, Q, KINDS, C, CPAD, TANGENT)
+    k_at_zero, t_at_zero = self_terms(thetas, along_thetas, shapes, Q, KINDS, C, CPAD, TANGENT)
     total, slope = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     for block in tl.static_range(3):
         # Pairs across are those that rows of x saw.
@@ -80,7 +83,7 @@ def finish_sums(
 
 @triton.jit(do_not_specialize=["B", "N", "M", "begin", "end", "S", "Q", "weight_stride"])
 def kernel_sums_finish_kernel(
-    sums, gradients, weights, thetas, along_thetas, value, totals, grad_thetas, grad_x, grad_y,
+    sums, gradients, weights, thetas, along_thetas, shapes, value, totals, grad_thetas, grad_x, grad_y,
     B, N, M, D, begin, end, S, Q, weight_stride, KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr,
     NEEDS: tl.constexpr, TANGENT: tl.constexpr, DIAGONAL: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
     ELEMENTS: tl.constexpr,
@@ -90,8 +93,8 @@ def kernel_sums_finish_kernel(
     program = tl.program_id(0)
     if program < B:
         finish_sums(
-            sums, weights, thetas, along_thetas, value, totals, grad_thetas, program.to(tl.int64), N, M, begin, end,
-            S, Q, weight_stride, KINDS, C, CPAD, (NEEDS & 4) != 0, TANGENT, DIAGONAL, BLOCK, PARTS,
+            sums, weights, thetas, along_thetas, shapes, value, totals, grad_thetas, program.to(tl.int64), N, M, begin,
+            end, S, Q, weight_stride, KINDS, C, CPAD, (NEEDS & 4) != 0, TANGENT, DIAGONAL, BLOCK, PARTS,
         )  # fmt: skip
     else:
         at = (program - B).to(tl.int64) * ELEMENTS + tl.arange(0, ELEMENTS)

@@ -11,46 +11,101 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ._kernel_functions import kernel_terms
+from ._kernel_functions import POLYNOMIAL, kernel_terms
+from ._pair_gradients import add_differences, add_products, clear_rows, finish_products
 from ._tiles import (
-    load_feature,
-    load_points,
-    mean_of_rows,
+    difference_along,
+    difference_tile,
+    product_along,
+    product_tile,
     sum_of_tile,
     tile_of,
+    tile_range,
+    too_few_digits,
 )
 
 
 @triton.jit
-def pair_terms(
-    s, along_s, counted, thetas, along_thetas, Q, weights, factor,
-    KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr,
-    GRADIENT: tl.constexpr, THETA: tl.constexpr, TANGENT: tl.constexpr,
+def component_terms(
+    s, along, counted, itself, self_share, theta, along_t, shape, weight,
+    CODE: tl.constexpr, GRADIENT: tl.constexpr, THETA: tl.constexpr, TANGENT: tl.constexpr, SELVES: tl.constexpr,
 ):  # fmt: skip
-    """Of one tile: sums of k and of k_t, [CPAD] float64, and the weights sum_c weights[c] * k_s of its pairs, or for a
-    tangent the derivatives of all these.
+    """What pair_terms returns, of one component, and weights of pairs whether they count or not."""
+    PRODUCT: tl.constexpr = (CODE & 15) == POLYNOMIAL
+    k, k_s, k_ss, k_t, k_st, k_tt = kernel_terms(s, theta, shape, CODE)
+    w, along_w, moved, along_moved = k_s, k_s, tl.zeros([s.shape[0]], s.dtype), tl.zeros([s.shape[0]], s.dtype)
+    if GRADIENT:
+        w = weight * k_s
+        if TANGENT:
+            along_w = weight * (k_ss * along + k_st * along_t)
+    if TANGENT:
+        k = k_s * along + k_t * along_t
+        k_t = k_st * along + k_tt * along_t
+    if PRODUCT:
+        if SELVES:
+            counted |= itself
+            k, k_t = tl.where(itself, k * self_share, k), tl.where(itself, k_t * self_share, k_t)
+        if GRADIENT:
+            moved, w = tl.sum(tl.where(counted, w, 0.0), 1), w * -0.5
+            if TANGENT:
+                along_moved, along_w = tl.sum(tl.where(counted, along_w, 0.0), 1), along_w * -0.5
+    elif SELVES:
+        w, along_w = tl.where(counted, w, 0.0), tl.where(counted, along_w, 0.0)
+    k_sum, t_sum = sum_of_tile(tl.where(counted, k, 0.0)), tl.full([], 0.0, tl.float64)
+    if THETA:
+        t_sum = sum_of_tile(tl.where(counted, k_t, 0.0))
+    return k_sum, t_sum, w, along_w, moved.to(tl.float64), along_moved.to(tl.float64)
 
-    s, along_s: [BLOCK, BLOCK], squared distances and their derivative; counted: the pairs that count;
-    thetas: [C, Q]; along_thetas, weights: [C]; factor: of the weights.
+
+@triton.jit
+def pair_terms(
+    s, products, along_s, along_products, counted, itself, self_share, thetas, along_thetas, shapes, Q, weights, factor,
+    KINDS: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr,
+    GRADIENT: tl.constexpr, THETA: tl.constexpr, TANGENT: tl.constexpr, SELVES: tl.constexpr,
+):  # fmt: skip
+    """Of one tile: sums of k and of k_t, [CPAD] float64, the weights of its pairs, and of each row the sum of those of
+    inner products, [BLOCK] float64; or for a tangent the derivatives of all these.
+
+    A pair's weight is sum_c weights[c] * k_s, of inner products times -1/2, so that -2 sum_j w_ij x_j is of both.
+
+    s, products, and their derivatives along_*: [BLOCK, BLOCK]; counted: the pairs that count; itself: pairs of a point
+    with itself, which count for products with SELVES, in the sums self_share times; thetas: [C, Q]; along_thetas,
+    shapes, weights: [C]; factor: of the weights.
     """
     component = tl.arange(0, CPAD)
     k_sums, t_sums = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
     w, along_w = tl.zeros_like(s), tl.zeros_like(s)
+    moved, along_moved = tl.zeros([s.shape[0]], tl.float64), tl.zeros([s.shape[0]], tl.float64)
     for c in tl.static_range(C):
-        k, k_s, k_ss, k_t, k_st, k_tt = kernel_terms(s, tl.load(thetas + c * Q), (KINDS >> (4 * c)) & 15)
-        if GRADIENT:
-            weight = (tl.load(weights + c) * factor).to(s.dtype)
-            w += weight * k_s
-        if TANGENT:
-            along_t = tl.load(along_thetas + c).to(s.dtype)
-            if GRADIENT:
-                along_w += weight * (k_ss * along_s + k_st * along_t)
-            k = k_s * along_s + k_t * along_t
-            k_t = k_st * along_s + k_tt * along_t
-        k_sums += tl.where(component == c, sum_of_tile(tl.where(counted, k, 0.0)), 0.0)
+        of, along = s, along_s
+        if (KINDS >> (32 * c)) & 15 == POLYNOMIAL:
+            of, along = products, along_products
+        weight, along_t = (tl.load(weights + c) * factor).to(s.dtype), tl.load(along_thetas + c).to(s.dtype)
+        k_sum, t_sum, slope, bend, move, along_move = component_terms(
+            of, along, counted, itself, self_share, tl.load(thetas + c * Q), along_t, tl.load(shapes + c), weight,
+            (KINDS >> (32 * c)) & 0xFFFFFFFF, GRADIENT, THETA, TANGENT, SELVES,
+        )  # fmt: skip
+        k_sums += tl.where(component == c, k_sum, 0.0)
         if THETA:
-            t_sums += tl.where(component == c, sum_of_tile(tl.where(counted, k_t, 0.0)), 0.0)
-    return k_sums, t_sums, tl.where(counted, w, 0.0), tl.where(counted, along_w, 0.0)
+            t_sums += tl.where(component == c, t_sum, 0.0)
+        if GRADIENT:
+            w += slope
+            if TANGENT:
+                along_w += bend
+        if GRADIENT and (KINDS >> (32 * c)) & 15 == POLYNOMIAL:
+            moved += move
+            if TANGENT:
+                along_moved += along_move
+    if SELVES:
+        counted |= itself
+    return k_sums, t_sums, tl.where(counted, w, 0.0), tl.where(counted, along_w, 0.0), moved, along_moved
+
+
+@triton.jit
+def pairs_with_itself(row, column, row_limit, begin, end):
+    """[BLOCK, BLOCK]: the pairs (i, i) of the rows [begin, end)."""
+    asked = (row < row_limit) & (row >= begin) & (row < end)
+    return (row[:, None] == column[None, :]) & asked[:, None]
 
 
 @triton.jit
@@ -74,77 +129,106 @@ def columns_to_visit(tile, first, last, N, M, begin, end, both_ways, BLOCK: tl.c
     return lower, tl.where(nothing, 0, upper)
 
 
-@triton.jit
-def add_products(
-    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D, TANGENT: tl.constexpr,
-    BLOCK: tl.constexpr, FEATURES: tl.constexpr, PRECISION: tl.constexpr,
+@triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "weight_stride", "size_class"])
+def sweep(
+    points, along, weights, thetas, along_thetas, shapes, sums, gradients, flags, N, M, D, begin, end, S, Q,
+    weight_stride, size_class, KINDS: tl.constexpr, OF: tl.constexpr, C: tl.constexpr, CPAD: tl.constexpr,
+    NEEDS: tl.constexpr, TANGENT: tl.constexpr, SELVES: tl.constexpr, EXACT: tl.constexpr, FLAGGED: tl.constexpr,
+    PRECISION: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """gradients[i, :] += sum_j w_ij z_j (for a tangent w_ij u_j + along_w_ij z_j), all less the mean of the rows."""
-    row = i + tl.arange(0, BLOCK)
-    for feature in range(0, D, FEATURES):
-        mean = mean_of_rows(load_points(points, i, i_limit, feature, D, BLOCK, FEATURES), i, i_limit)
-        z_j = load_points(points, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
-        if TANGENT:
-            mean = mean_of_rows(load_points(along, i, i_limit, feature, D, BLOCK, FEATURES), i, i_limit)
-            u_j = load_points(along, j, j_limit, feature, D, BLOCK, FEATURES) - mean[None, :]
-            product = tl.dot(w, u_j, input_precision=PRECISION)
-            product = tl.dot(along_w, z_j, product, input_precision=PRECISION)
+    """points, along: [B, N + M, D]; weights: [3, C] or [B, 3, C] float64; thetas: [C, Q]; along_thetas,
+    shapes: [C]; sums: [B, tiles, S, 4, C] float64, of k and k_t, of pairs within a set and across; gradients:
+    [B, S, N + M, D] float64; flags: [B, tiles, S] int32."""
+    program = tl.program_id(0)
+    if FLAGGED:
+        if tl.load(flags + program) == 0:
+            return
+    tiles_x = tl.cdiv(N, BLOCK)
+    tiles = tiles_x + tl.cdiv(M, BLOCK)
+    split, tile, b = program % S, program // S % tiles, (program // S // tiles).to(tl.int64)
+    first, weights = b * (N + M) * D, weights + b * weight_stride
+    points, along, gradients = points + first, along + first, gradients + (b * S + split) * (N + M) * D
+    of_y = tile >= tiles_x
+    owned = tl.where(of_y, NEEDS & 2, NEEDS & 1) != 0
+    i, i_limit = tile_range(tile, N, M, BLOCK)
+    owned_limit = tl.where(owned, i_limit, 0)
+    lower, upper = columns_to_visit(tile, i, tl.minimum(i + BLOCK, i_limit) - 1, N, M, begin, end, owned, BLOCK)
+    within_k, within_t = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
+    across_k, across_t = tl.zeros([CPAD], tl.float64), tl.zeros([CPAD], tl.float64)
+    w_sums, along_w_sums = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
+    largest, origin = tl.full([], 0.0, tl.float32), tl.full([], 0.0, tl.float32)
+    if NEEDS & 3:
+        clear_rows(gradients, i, owned_limit, D, BLOCK, FEATURES)
+        tl.debug_barrier()
+    for other in range(lower + split, upper, S):
+        j, j_limit = tile_range(other, N, M, BLOCK)
+        across = (other >= tiles_x) != of_y
+        if EXACT:
+            s, products = difference_tile(points, i, i_limit, j, j_limit, D, OF, BLOCK, STAGES)
+            along_s, along_p = s, products
+            if TANGENT:
+                along_s, along_p = difference_along(points, along, i, i_limit, j, j_limit, D, OF, BLOCK)
         else:
-            product = tl.dot(w, z_j, input_precision=PRECISION)
-        column = feature + tl.arange(0, FEATURES)
-        at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
-        mask = (row < owned_limit)[:, None] & (column < D)[None, :]
-        tl.store(at, tl.load(at, mask=mask, other=0.0) + product.to(tl.float64), mask=mask)
-
-
-@triton.jit
-def add_differences(
-    points, along, w, along_w, i, i_limit, j, j_limit, gradients, owned_limit, D,
-    TANGENT: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """gradients[i, :] += 2 sum_j w_ij (x_i - x_j) (for a tangent w_ij (u_i - u_j) + along_w_ij (x_i - x_j))."""
-    row = i + tl.arange(0, BLOCK)
-    for feature in range(D):
-        z_i = load_feature(points, i, i_limit, feature, D, BLOCK)
-        moved = z_i[:, None] - load_feature(points, j, j_limit, feature, D, BLOCK)[None, :]
-        if TANGENT:
-            u_i = load_feature(along, i, i_limit, feature, D, BLOCK)
-            turned = u_i[:, None] - load_feature(along, j, j_limit, feature, D, BLOCK)[None, :]
-            product = w * turned + along_w * moved
-        else:
-            product = w * moved
-        at = gradients + row.to(tl.int64) * D + feature
-        mask = row < owned_limit
-        tl.store(at, tl.load(at, mask=mask, other=0.0) + 2 * tl.sum(product, 1), mask=mask)
-
-
-@triton.jit
-def finish_products(
-    points, along, w_sums, along_w_sums, i, i_limit, gradients, owned_limit, D, TANGENT: tl.constexpr,
-    BLOCK: tl.constexpr, FEATURES: tl.constexpr,
-):  # fmt: skip
-    """gradients[i, :] <- 2 (z_i sum_j w_ij - gradients[i, :]), of what add_products left there."""
-    row = i + tl.arange(0, BLOCK)
-    for feature in range(0, D, FEATURES):
-        z_i = load_points(points, i, i_limit, feature, D, BLOCK, FEATURES)
-        z_i = (z_i - mean_of_rows(z_i, i, i_limit)[None, :]).to(tl.float64)
-        if TANGENT:
-            u_i = load_points(along, i, i_limit, feature, D, BLOCK, FEATURES)
-            u_i = (u_i - mean_of_rows(u_i, i, i_limit)[None, :]).to(tl.float64)
-            moved = u_i * w_sums[:, None] + z_i * along_w_sums[:, None]
-        else:
-            moved = z_i * w_sums[:, None]
-        column = feature + tl.arange(0, FEATURES)
-        at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
-        mask = (row < owned_limit)[:, None] & (column < D)[None, :]
-        tl.store(at, 2 * (moved - tl.load(at, mask=mask, other=0.0)), mask=mask)
-
-
-@triton.jit
-def clear_rows(gradients, i, owned_limit, D, BLOCK: tl.constexpr, FEATURES: tl.constexpr):
-    row = i + tl.arange(0, BLOCK)
-    for feature in range(0, D, FEATURES):
-        column = feature + tl.arange(0, FEATURES)
-        mask = (row < owned_limit)[:, None] & (column < D)[None, :]
-        at = gradients + row.to(tl.int64)[:, None] * D + column[None, :]
-        tl.store(at, tl.zeros([BLOCK, FEATURES], tl.float64), mask=mask)
+            s, products, norm, origin = product_tile(
+                points, i, i_limit, j, j_limit, D, OF, BLOCK, FEATURES, PRECISION, STAGES
+            )  # fmt: skip
+            largest = tl.maximum(largest, norm)
+            along_s, along_p = s, products
+            if TANGENT:
+                along_s, along_p = product_along(
+                    points, along, i, i_limit, j, j_limit, D, OF, BLOCK, FEATURES, PRECISION
+                )  # fmt: skip
+        row, column = i + tl.arange(0, BLOCK), j + tl.arange(0, BLOCK)
+        counted = counted_pairs(row, column, i_limit, j_limit, begin, end, owned_limit)
+        itself = pairs_with_itself(row, column, i_limit, begin, end) if SELVES else counted
+        block = tl.where(across, 2, tl.where(of_y, 1, 0))
+        k_sums, t_sums, w, along_w, moved, along_moved = pair_terms(
+            s, products, along_s, along_p, counted, itself, tl.where(owned, 1.0, 0.5), thetas, along_thetas, shapes, Q,
+            weights + block * C, tl.where(across, 1.0, 2.0),
+            KINDS, C, CPAD, (NEEDS & 3) != 0, (NEEDS & 4) != 0, TANGENT, SELVES,
+        )  # fmt: skip
+        # Pairs of a set with itself count from both ends; here some are seen from one.
+        times = tl.where(across | owned, 1.0, 2.0).to(tl.float64)
+        within_k += tl.where(across, 0.0, times) * k_sums
+        within_t += tl.where(across, 0.0, times) * t_sums
+        across_k += tl.where(across, times, 0.0) * k_sums
+        across_t += tl.where(across, times, 0.0) * t_sums
+        if NEEDS & 3:
+            if EXACT:
+                add_differences(
+                    points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit, D,
+                    OF, TANGENT, BLOCK,
+                )  # fmt: skip
+            else:
+                w_sums += tl.sum(w, 1).to(tl.float64)
+                along_w_sums += tl.sum(along_w, 1).to(tl.float64)
+                if TANGENT and (OF & 2):
+                    # One after the other: both at once would need more registers than there are.
+                    add_products(
+                        points, along, along_w, w, along_moved, moved, i, i_limit, j, j_limit, gradients, owned_limit,
+                        D, OF, False, BLOCK, FEATURES, PRECISION,
+                    )  # fmt: skip
+                    tl.debug_barrier()
+                    add_products(
+                        along, points, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit,
+                        D, OF, False, BLOCK, FEATURES, PRECISION,
+                    )  # fmt: skip
+                else:
+                    add_products(
+                        points, along, w, along_w, moved, along_moved, i, i_limit, j, j_limit, gradients, owned_limit,
+                        D, OF, TANGENT, BLOCK, FEATURES, PRECISION,
+                    )  # fmt: skip
+            # What is added to next was written by this program, though perhaps by another of its threads.
+            tl.debug_barrier()
+    component = tl.arange(0, CPAD)
+    at = sums + program.to(tl.int64) * 4 * C + component
+    tl.store(at, within_k, mask=component < C)
+    tl.store(at + C, within_t, mask=component < C)
+    tl.store(at + 2 * C, across_k, mask=component < C)
+    tl.store(at + 3 * C, across_t, mask=component < C)
+    if not EXACT:
+        if NEEDS & 3:
+            finish_products(
+                points, along, w_sums, along_w_sums, i, i_limit, gradients, owned_limit, D, TANGENT, BLOCK, FEATURES
+            )  # fmt: skip
+        tl.store(flags + program, too_few_digits(largest, origin, thetas, shapes, KINDS, C, Q).to(tl.int32))

@@ -12,17 +12,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._kernel_functions import kernel_term, pack_kinds
+from ._kernel_functions import POLYNOMIAL, kernel_term, mixture
 from ._launch import autotuned, device_of, feature_class, matmul_precision, operator, wrap_triton
 from ._tiles import (
     BLOCK,
     FEATURES,
-    PRODUCTS,
+    PRODUCT_CONFIGS,
     PROGRAMS,
     ahead,
     difference_tile,
-    distance_limit,
     product_tile,
+    too_few_digits,
     tuned,
 )
 
@@ -31,25 +31,29 @@ MOST_COLUMNS = 32  # of v that a program multiplies with
 
 @triton.jit
 def weighted_terms(
-    s, counted, thetas, Q, weights, KINDS: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr
+    s, products, counted, thetas, shapes, Q, weights, KINDS: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr
 ):  # fmt: skip
-    """sum_c weights[c] * term_c(s), of pairs that count. s, counted: [BLOCK, BLOCK]; thetas: [C, Q]; weights: [C]"""
+    """sum_c weights[c] * term_c, of pairs that count. s, products, counted: [BLOCK, BLOCK]; thetas: [C, Q]; shapes,
+    weights: [C]"""
     total = tl.zeros_like(s)
     for c in tl.static_range(C):
-        term = kernel_term(s, tl.load(thetas + c * Q), (KINDS >> (4 * c)) & 15, TERM)
+        of = products if (KINDS >> (32 * c)) & 15 == POLYNOMIAL else s
+        term = kernel_term(
+            of, tl.load(thetas + c * Q), tl.load(shapes + c), (KINDS >> (32 * c)) & 0xFFFFFFFF, TERM
+        )  # fmt: skip
         total += tl.load(weights + c).to(s.dtype) * term
     return tl.where(counted, total, 0.0)
 
 
 @triton.jit(do_not_specialize=["N", "M", "begin", "end", "S", "Q", "size_class"])
 def matvec_sweep(
-    points, v, weights, thetas, parts, flags, N, M, D, P, begin, end, S, Q, size_class,
-    KINDS: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr, DIAGONAL: tl.constexpr, EXACT: tl.constexpr,
-    FLAGGED: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr, COLUMNS: tl.constexpr,
-    STAGES: tl.constexpr,
+    points, v, weights, thetas, shapes, parts, flags, N, M, D, P, begin, end, S, Q, size_class,
+    KINDS: tl.constexpr, OF: tl.constexpr, C: tl.constexpr, TERM: tl.constexpr, DIAGONAL: tl.constexpr,
+    EXACT: tl.constexpr, FLAGGED: tl.constexpr, PRECISION: tl.constexpr, BLOCK: tl.constexpr, FEATURES: tl.constexpr,
+    COLUMNS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """points: [B, N + M, D]; v: [B, M, P]; weights: [C] float64; thetas: [C, Q]; parts: [S, B, end - begin, P] float64;
-    flags: one int32 for each program."""
+    """points: [B, N + M, D]; v: [B, M, P]; weights: [C] float64; thetas: [C, Q]; shapes: [C];
+    parts: [S, B, end - begin, P] float64; flags: one int32 for each program."""
     program = tl.program_id(0)
     if FLAGGED:
         if tl.load(flags + program) == 0:
@@ -62,18 +66,20 @@ def matvec_sweep(
     i, i_limit = begin + tile * BLOCK, end
     row, column = i + tl.arange(0, BLOCK), chunk * COLUMNS + tl.arange(0, COLUMNS)
     total = tl.zeros([BLOCK, COLUMNS], tl.float64)
-    largest = tl.full([], 0.0, tl.float32)
+    largest, origin = tl.full([], 0.0, tl.float32), tl.full([], 0.0, tl.float32)
     for j in range(split * BLOCK, M, S * BLOCK):
         other = j + tl.arange(0, BLOCK)
         if EXACT:
-            s = difference_tile(points, i, i_limit, N + j, N + M, D, BLOCK, STAGES)
+            s, products = difference_tile(points, i, i_limit, N + j, N + M, D, OF, BLOCK, STAGES)
         else:
-            s, norm = product_tile(points, i, i_limit, N + j, N + M, D, BLOCK, FEATURES, PRECISION, STAGES)
+            s, products, norm, origin = product_tile(
+                points, i, i_limit, N + j, N + M, D, OF, BLOCK, FEATURES, PRECISION, STAGES
+            )  # fmt: skip
             largest = tl.maximum(largest, norm)
         counted = (row < i_limit)[:, None] & (other < M)[None, :]
         if not DIAGONAL:
             counted &= row[:, None] != other[None, :]
-        w = weighted_terms(s, counted, thetas, Q, weights, KINDS, C, TERM)
+        w = weighted_terms(s, products, counted, thetas, shapes, Q, weights, KINDS, C, TERM)
         inside = (other < M)[:, None] & (column < P)[None, :]
         v_j = tl.load(v + other.to(tl.int64)[:, None] * P + column[None, :], mask=inside, other=0.0)
         if EXACT:
@@ -83,18 +89,22 @@ def matvec_sweep(
     at = ((split * problems + b) * (end - begin) + (row - begin).to(tl.int64)[:, None]) * P + column[None, :]
     tl.store(parts + at, total, mask=(row < i_limit)[:, None] & (column < P)[None, :])
     if not EXACT:
-        tl.store(flags + program, (largest > distance_limit(thetas, KINDS, C, Q)).to(tl.int32))
+        tl.store(flags + program, too_few_digits(largest, origin, thetas, shapes, KINDS, C, Q).to(tl.int32))
 
 
-kernel_matvec_kernels = {precision: tuned(configs)(matvec_sweep) for precision, configs in PRODUCTS.items()}
+# In TF32 all others spill registers.
+kernel_matvec_kernels = {
+    "tf32x3": tuned(PRODUCT_CONFIGS["tf32x3"])(matvec_sweep),
+    "tf32": autotuned(ahead(2))(matvec_sweep),
+}
 kernel_matvec_exact_kernel = tuned(ahead(1, 3))(matvec_sweep)
 kernel_matvec_flagged_kernel = autotuned(ahead(1))(matvec_sweep)
 
 
 @operator
 def kernel_matvec(
-    x: Tensor, y: Tensor, v: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], allow_tf32: bool, term: int,
-    begin: int, end: int, diagonal: bool,
+    x: Tensor, y: Tensor, v: Tensor, weights: Tensor, params: Tensor, kinds: Sequence[int], shapes: Sequence[float],
+    allow_tf32: bool, term: int, begin: int, end: int, diagonal: bool,
 ) -> Tensor:  # fmt: skip
     """As the schema of kernel_matvec."""
     N, M, D, P, C = x.shape[-2], y.shape[-2], x.shape[-1], v.shape[-1], len(kinds)
@@ -107,13 +117,14 @@ def kernel_matvec(
     if programs > 0:
         points = torch.cat([x, y], -2).contiguous()
         flags = x.new_empty((programs * S,), dtype=torch.int32)
-        arguments = (points, v.contiguous(), weights.contiguous(), params.contiguous(), parts, flags, N, M, D, P, begin,
+        params = params.contiguous()
+        of = mixture(kinds, shapes, params)
+        arguments = (points, v.contiguous(), weights.contiguous(), params, of.shapes, parts, flags, N, M, D, P, begin,
                      begin + rows, S, params.shape[1], feature_class(D))  # fmt: skip
         precision = matmul_precision(x, allow_tf32)
-        settings = {"KINDS": pack_kinds(kinds), "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
-                    "PRECISION": precision, "COLUMNS": columns,
-                    "FEATURES": FEATURES}  # fmt: skip
-        exact = x.dtype == torch.float64
+        settings = {"KINDS": of.kinds, "OF": of.of, "C": C, "TERM": term, "DIAGONAL": diagonal, "BLOCK": BLOCK,
+                    "PRECISION": precision, "COLUMNS": columns, "FEATURES": FEATURES}  # fmt: skip
+        exact = x.dtype == torch.float64 or of.needs_float64
         with device_of(x):
             kernel = kernel_matvec_exact_kernel if exact else kernel_matvec_kernels[precision]
             wrap_triton(kernel)[(programs * S,)](*arguments, EXACT=exact, FLAGGED=False, **settings)
