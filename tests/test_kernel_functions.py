@@ -354,3 +354,45 @@ def test_errors_of_kernels_of_the_user() -> None:
          "must return a value for each pair"),
     ):  # fmt: skip
         assert_same_error(make, error, words)
+
+
+@pytest.mark.parametrize("D", [127, 128, 1000, 4096])
+def test_many_features(native: None, D: int) -> None:
+    """From 128 on, processors with a matrix unit multiply parts of bfloat16; the digits are those of float32."""
+    x, y = samples((37, D), torch.float32, seed=1), samples((40, D), torch.float32, seed=2) + 0.1
+    for kernel, function in (
+        (kernels.RBF(D**0.5), lambda s, p: torch.exp(-s / (2 * D))),
+        (kernels.Polynomial(), lambda s, p: (p / D + 1) ** 3),
+    ):
+
+        def exact(a: Tensor, b: Tensor) -> Tensor:
+            a, b = a.double(), b.double()
+            return function((a[:, None] - b[None, :]).square().sum(-1), a @ b.T)  # noqa: B023
+
+        x, y = leaf(x), leaf(y)
+        value = wk.mmd2(x, y, kernel, estimator="biased")
+        expected = exact(x, x).mean() + exact(y, y).mean() - 2 * exact(x, y).mean()
+        assert (
+            abs(value.item() - expected.item()) <= 4 * torch.finfo(torch.float32).eps * exact(x, x).abs().max().item()
+        )
+        for ours, good in zip(*(torch.autograd.grad(v, (x, y)) for v in (value, expected)), strict=True):
+            assert_near(ours, good, largest(good), f"gradient, {kernel}, {D}")
+
+
+def test_many_points(native: None) -> None:
+    """Of two places only, so that the sums can be counted."""
+    n, m = 20_000, 15_001
+    x, y = (torch.arange(count) % 2 for count in (n, m))
+    value = wk.mmd2(x[:, None].float(), y[:, None].float(), kernels.Laplacian(1.0), estimator="biased")
+    share_x, share_y, near = 0.5, (m // 2) / m, math.exp(-1)
+    difference = share_x - share_y  # of the places' weights, opposite in the two places
+    assert value.item() == pytest.approx(2 * difference**2 * (1 - near), rel=1e-5)
+
+
+def test_denormal_points_are_as_good_as_one(backend: str) -> None:
+    for dtype in (torch.float64, torch.float32):
+        tiny = torch.finfo(dtype).smallest_normal / 16
+        x, y = tiny * samples((6, 130), dtype), tiny * samples((5, 130), dtype, seed=1)
+        for kernel in FORMULAS:
+            value = wk.mmd2(leaf(x), leaf(y), kernel, estimator="biased")
+            assert abs(value.item()) <= 16 * torch.finfo(torch.float64).eps, kernel
