@@ -345,14 +345,13 @@ def test_build_info() -> None:
     assert (info["triton_reason"] is None) == info["triton"]
     assert info["torch"] == torch.__version__
     assert (info["reason"] is None) == info["native"] == (info["library"] is not None)
-    assert info["native"] is False or info["cpu_instruction_set"] in ("plain", "avx2", "avx512", "amx")
+    assert info["native"] is False or info["cpu_instruction_set"] in ("plain", "avx2", "avx512")
     info["native"] = "changed"
     assert build_info()["native"] != "changed"
 
 
 # What torch, which has its own eyes, finds in this machine.
 FOUND = {"AVX2": ["avx2"], "AVX512": ["avx2", "avx512"]}.get(torch.backends.cpu.get_cpu_capability(), [])
-FOUND += ["amx"] if "avx512" in FOUND and torch.cpu._is_amx_tile_supported() else []
 
 
 @pytest.mark.parity
@@ -379,7 +378,7 @@ def test_a_wrong_instruction_set_is_refused_at_the_first_use(native: None) -> No
     code = "import torch, wgan_kernels as wk; print('imported'); wk.norm_penalty(torch.ones(2, 3))"
     done = python(code, WGAN_KERNELS_ISA="sse9")
     assert done.stdout.strip() == "imported" and done.returncode != 0
-    assert "WGAN_KERNELS_ISA must be plain, avx2, avx512 or amx, got sse9" in done.stderr
+    assert "WGAN_KERNELS_ISA must be plain, avx2 or avx512, got sse9" in done.stderr
 
 
 def test_forward_mode_gives_the_tangents_that_the_reference_has() -> None:

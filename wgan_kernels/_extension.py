@@ -115,7 +115,7 @@ def build_info() -> dict[str, Any]:
     Returns:
         A dict with `native` (whether the compiled library is loaded), `reason` (why it is not, or None), `library`
         (its path), `triton` (whether Triton can be used), `triton_reason` (why not, or None), `cpu_instruction_set`
-        (the one chosen at run time: 'amx', 'avx512', 'avx2' or 'plain'), `torch` (running), `devices` (each CUDA device: its
+        (the one chosen at run time: 'avx512', 'avx2' or 'plain'), `torch` (running), `devices` (each CUDA device: its
         name, which back end 'auto' takes there, and why not those before it) and `build` (compiler, torch and CUDA at
         build time).
     """

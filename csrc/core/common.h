@@ -39,8 +39,7 @@ WGK_HOST_DEVICE decltype(auto) with_type(DType dtype, const F& f) {
   }
 }
 
-// amx: avx512, and the matrix unit for products of many features (split_products.h).
-enum class Isa { plain, avx2, avx512, amx };
+enum class Isa { plain, avx2, avx512 };
 
 // The best instruction set of this machine, or the one that WGAN_KERNELS_ISA names; throws std::runtime_error
 // when that one is unknown or not supported here. Decided once per process.

@@ -59,7 +59,7 @@
 #undef WGK_F16C
 
 #define WGK_PICK(isa, ...)                          \
-  ((isa) >= ::wgk::Isa::avx512 ? avx512::__VA_ARGS__ \
+  ((isa) == ::wgk::Isa::avx512 ? avx512::__VA_ARGS__ \
    : (isa) == ::wgk::Isa::avx2 ? avx2::__VA_ARGS__   \
                                : plain::__VA_ARGS__)
 

@@ -3,7 +3,6 @@
 #include <string>
 
 #include "common.h"
-#include "split_products.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -12,7 +11,7 @@
 namespace wgk {
 
 const char* isa_name(Isa isa) {
-  return isa == Isa::amx ? "amx" : isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain";
+  return isa == Isa::avx512 ? "avx512" : isa == Isa::avx2 ? "avx2" : "plain";
 }
 
 bool isa_is_supported(Isa isa) {
@@ -27,16 +26,13 @@ bool isa_is_supported(Isa isa) {
     return isa_is_supported(Isa::avx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   }
-  if (isa == Isa::amx) {
-    return isa_is_supported(Isa::avx512) && has_matrix_unit();
-  }
 #endif
   return isa == Isa::plain;
 }
 
 static Isa choose() {
   const char* wanted = std::getenv("WGAN_KERNELS_ISA");
-  for (Isa isa : {Isa::amx, Isa::avx512, Isa::avx2, Isa::plain}) {
+  for (Isa isa : {Isa::avx512, Isa::avx2, Isa::plain}) {
     const bool named = wanted != nullptr && std::string(wanted) == isa_name(isa);
     if (named && !isa_is_supported(isa)) {
       throw std::runtime_error(std::string("WGAN_KERNELS_ISA names an instruction set that this machine lacks: ") +
@@ -46,7 +42,7 @@ static Isa choose() {
       return isa;
     }
   }
-  throw std::runtime_error(std::string("WGAN_KERNELS_ISA must be plain, avx2, avx512 or amx, got ") + wanted);
+  throw std::runtime_error(std::string("WGAN_KERNELS_ISA must be plain, avx2 or avx512, got ") + wanted);
 }
 
 Isa cpu_isa() {

@@ -24,11 +24,6 @@ class Product {
         points_(run, functions_, tiling_, p_.B, p_.N, p_.M, p_.D, static_cast<const S*>(p_.x),
                 static_cast<const S*>(p_.y)),
         norms_(packed_norms(run, functions_, tiling_, p_.B, points_, points_)) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (p_.B * count() != 0) {
-        split_ = SplitPoints(run, isa, tiling_, p_.B, points_, norms_.get());
-      }
-    }
     if (has_products(mixture)) {
       shifts_ = packed_shifts(run, functions_, tiling_, p_.B, points_);
     }
@@ -97,9 +92,6 @@ class Product {
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
     packed.norms = norms_.get() + k * kTile;
-    if constexpr (std::is_same_v<T, float>) {
-      split_.put(k, packed);
-    }
     packed.shifts = shifts_.get() == nullptr ? nullptr : shifts_.get() + k * kTile;
     return packed;
   }
@@ -126,7 +118,6 @@ class Product {
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;
   Buffer<T> norms_, shifts_, columns_;
-  SplitPoints split_;
   int64_t rows_ = ceil_div(p_.end - p_.begin, kTile);
   int64_t v_stride_ = packed_stride<T>(p_.P, functions_.lanes);
 };

@@ -92,8 +92,6 @@ struct PairTile {
   const T* rows;
   const T* panels;
   const T* norms;         // [kTile] |z|^2
-  const bfloat16* split_rows;   // the same for the matrix unit (split_products.h), or null
-  const bfloat16* split_panels;
   const T* along_rows;    // the same of u, a direction of z, for tangents
   const T* along_panels;
   const T* along_norms;   // [kTile] z . u

@@ -25,11 +25,6 @@ class Sweep {
         schedule_(pairs.N, pairs.M, pairs.begin, pairs.end), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y))),
         norms_(packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, points_)) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (tiles() != 0) {
-        split_ = SplitPoints(run, isa, schedule_.tiles(), pairs.B, points_, norms_.get());
-      }
-    }
     if (tangent) {
       along_.emplace(pack(along_x, along_y));
       along_norms_ = packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, *along_);
@@ -112,9 +107,6 @@ class Sweep {
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
     packed.norms = norms_.get() + k * kTile;
-    if constexpr (std::is_same_v<T, float>) {
-      split_.put(k, packed);
-    }
     if (along_) {
       packed.along_rows = along_->tile_rows(k);
       packed.along_panels = along_->tile_panels(k);
@@ -194,7 +186,6 @@ class Sweep {
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;
   Buffer<T> norms_, along_norms_, shifts_, along_shifts_;
-  SplitPoints split_;
   std::optional<PackedPoints<T>> along_;
   Buffer<double> sums_, w_sums_;
 };

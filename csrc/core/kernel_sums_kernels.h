@@ -198,7 +198,7 @@ void sweep_tiles(const KernelMixture& mixture, const PairTile<T>& i, const PairT
   alignas(64) T dots[kSize], w[kWeights], product_w[kWeights];
   constexpr int64_t kAlong = kTangents ? kSize : 1;
   alignas(64) T along_dots[kAlong], along_w[kAlong], along_product_w[kAlong];
-  pair_dots(i, j, stride, D, dots);
+  tile_dots(i.rows, stride, i.count, j.panels, j.count, D, false, dots);
   if constexpr (kTangents) {
     tile_dots(i.along_rows, stride, i.count, j.panels, j.count, D, false, along_dots);
     tile_dots(i.rows, stride, i.count, j.along_panels, j.count, D, true, along_dots);

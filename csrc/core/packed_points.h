@@ -7,7 +7,6 @@
 
 #include "buffer.h"
 #include "pair_schedule.h"
-#include "split_products.h"
 
 namespace wgk {
 
@@ -131,39 +130,6 @@ Buffer<T> packed_shifts(ParallelFor run, const PackFunctions<S, T>& functions, c
   });
   return shifts;
 }
-
-// Points as the matrix unit multiplies them; empty where it does not.
-struct SplitPoints {
-  int64_t size = 0;  // of a tile
-  Buffer<bfloat16> rows, panels;
-
-  SplitPoints() = default;
-  SplitPoints(ParallelFor run, Isa isa, const std::vector<Tile>& tiling, int64_t B, const PackedPoints<float>& points,
-              const float* norms) {
-    const int64_t tiles = B * points.tiles;
-    // The unit takes numbers below the normal ones for zeros: products of the smallest parts must not be among them.
-    const bool is_normal = *std::max_element(norms, norms + tiles * kTile) > 1e-20f;
-    if (isa != Isa::amx || points.D < kLeastSplitFeatures || !is_normal) {
-      return;
-    }
-    size = kSplits * kTile * split_width(points.D);
-    rows = Buffer<bfloat16>(tiles * size);
-    panels = Buffer<bfloat16>(tiles * size);
-    parallel_for(run, tiles, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        split_tile(points.tile_rows(k), tiling[k % points.tiles].count, points.stride, points.D, rows.get() + k * size,
-                   panels.get() + k * size);
-      }
-    });
-  }
-
-  void put(int64_t k, PairTile<float>& tile) const {
-    if (size != 0) {
-      tile.split_rows = rows.get() + k * size;
-      tile.split_panels = panels.get() + k * size;
-    }
-  }
-};
 
 inline bool has_products(const KernelMixture& mixture) {
   return std::any_of(mixture.kinds, mixture.kinds + mixture.C,

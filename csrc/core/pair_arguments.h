@@ -1,4 +1,4 @@
-// What kernel functions are evaluated at. Included after kernel_functions.h and pair_tiles.h, hence once per instruction set and
+// What kernel functions are evaluated at. Included after kernel_functions.h, hence once per instruction set and
 // without a guard.
 
 namespace wgk {
@@ -15,17 +15,6 @@ WGK_INLINE V pair_argument(V dots, V norms) {
     const V least = K::kOfRoot ? norms * static_cast<std::remove_reference_t<decltype(s[0])>>(kCoincident) : V{};
     return s <= least ? V{} : s;  // keeps NaN
   }
-}
-
-// dots[i][j] = z_i . z_j.
-template <class T>
-void pair_dots(const PairTile<T>& i, const PairTile<T>& j, int64_t stride, int64_t D, T* dots) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (i.split_rows != nullptr) {
-      return split_dots(i.split_rows, i.count, j.split_panels, j.count, D, dots);
-    }
-  }
-  tile_dots(i.rows, stride, i.count, j.panels, j.count, D, false, dots);
 }
 
 // Calls f with the c-th kernel function of the mixture.

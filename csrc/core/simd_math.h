@@ -43,7 +43,8 @@ WGK_INLINE vdouble exp2_fraction(vdouble f) {
 }
 
 // log2(1 + q) for q >= 0, also of a q that 1 + q would round away; infinity and NaN stay what they are. 1 + q is
-// 2^power m with m in [sqrt(1/2), sqrt(2)], and log(m) the series of artanh((m - 1) / (m + 1)), as long as T has digits.
+// 2^power m with m in [sqrt(1/2), sqrt(2)], and log(m) the series of artanh((m - 1) / (m + 1)), as long as T has
+// digits.
 template <class V>
 WGK_INLINE V log2_one_plus(V q) {
   using T = std::remove_reference_t<decltype(q[0])>;

@@ -25,7 +25,7 @@ using namespace wgk;
 
 namespace {
 
-constexpr Isa kIsas[] = {Isa::plain, Isa::avx2, Isa::avx512, Isa::amx};
+constexpr Isa kIsas[] = {Isa::plain, Isa::avx2, Isa::avx512};
 
 // ---- how to run: the first argument of every operator
 

@@ -191,25 +191,6 @@ def test_sums_gradients_and_tangents(core, isa, dtype):
         check_everything(core, isa, dtype, N, rows, diagonal, inputs, message)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_matrix_unit(core, dtype):
-    """Products of many features on processors that have one: blocks of 32 points and features, cut at 512 features."""
-    if "amx" not in core.supported_isas():
-        pytest.skip("this machine has no matrix unit")
-    rng = np.random.default_rng(9)
-    for index, (N, M, D) in enumerate([(33, 2, 128), (97, 31, 130), (3, 64, 545)]):
-        inputs = problem(rng, N, M, D, dtype, 3, (RBF, POLYNOMIAL, MATERN32)[index])
-        everything = (core, "amx", dtype, N, (0, N + M), index == 1, inputs, f"{N}, {M}, {D}")
-        check_everything(*everything)
-    # It takes numbers below the normal ones for zeros, so that such points are left to others.
-    x, y, *_ = problem(rng, 5, 4, 128, "float32", 1)
-    tiny = [place(np.float32(1e-15) * each, "float32") for each in (x, y)]
-    mixture = core.Mixture([RBF], [1e-15], [1.0] * 6, [0.0])
-    results = [call(core, core.Run(each), "float32", tiny, (0, 9), False, mixture, 1) for each in ("amx", "avx512")]
-    for ours, plain in zip(*results):
-        np.testing.assert_array_equal(ours, plain)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_what_is_not_wanted_changes_nothing(core, isa, dtype):
     x, y, u, v, kinds, thetas, along_thetas, weights = problem(np.random.default_rng(4), 100, 30, 7, dtype, 2)
