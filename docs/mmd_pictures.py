@@ -104,15 +104,15 @@ def draw_witness() -> plt.Figure:
     axis = torch.linspace(-4, 4, 200)
     grid = torch.cartesian_prod(axis, axis)
     median = wk.median_bandwidth(x, y)
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.2), layout="constrained", sharey=True)
+    levels = torch.linspace(-0.25, 0.25, 26).tolist()  # the one around 0 is white
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 4.5), layout="constrained", sharey=True)
     for axes, factor, what in zip(panels, (1.0, 0.25), ("the median distance", "a quarter of it")):
         values = wk.witness(grid, x, y, kernels.RBF(factor * median)).reshape(200, 200).T
-        most = values.abs().max().item()
-        image = axes.pcolormesh(axis, axis, values, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True)
+        image = axes.contourf(axis, axis, values, levels=levels, cmap="RdBu_r", extend="both")
         axes.scatter(*x.T, s=5, color="darkred", label="x, a ring")
         axes.scatter(*y.T, s=5, color="navy", label="y, a blob")
         axes.set(title=f"bandwidth {factor * median:.2f}: {what}", aspect="equal", xlim=(-4, 4), ylim=(-4, 4))
-        figure.colorbar(image, ax=axes, shrink=0.8)
+    figure.colorbar(image, ax=panels, shrink=0.8, ticks=[-0.2, -0.1, 0, 0.1, 0.2], label="mean k(z, x) - mean k(z, y)")
     panels[0].legend(loc="upper left", fontsize=8)
     return figure
 
