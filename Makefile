@@ -70,7 +70,6 @@ $(TOOLS): $(READY) pyproject.toml
 	  echo "No CUDA compiler: the tests that compile CUDA kernels are skipped"
 	@touch $@
 
-# No benchmark needs one of them.
 $(PEERS): $(READY) pyproject.toml
 	@$(PIP) --group bench || echo "Some libraries to compare with are missing: their lines will be left out"
 	@touch $@

@@ -95,12 +95,12 @@ def hold(
 def _in_turns(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """The seconds of each contender's turns."""
     usual = {name: _seconds(call) for name, call in calls.items()}
-    turns = {name: min(max(int(SECONDS_FOR_ONE / usual[name]), LEAST_TURNS), rounds) for name in calls}
+    turns = {name: max(int(SECONDS_FOR_ONE / usual[name]), LEAST_TURNS) for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for round_ in range(-5, rounds):
         for name, call in calls.items():
             quick = usual[name] < QUICK
-            if not quick and (round_ < 0 or round_ % (rounds // turns[name])):
+            if (round_ < 0 and not quick) or round_ % max(rounds // turns[name], 1):
                 continue
             if quick:
                 # What the last contender left in the caches and gave back to the system is not this one's cost.

@@ -9,6 +9,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+SEED = 1
+
 
 def library(name: str) -> ModuleType | None:
     """The module, or None where it is not installed."""
@@ -59,7 +61,7 @@ def geomloss_mmd2(bandwidth: float) -> Callable[[Tensor, Tensor], Tensor] | None
 
 
 def torchmetrics_kid(subsets: int, subset_size: int, real: Tensor, fake: Tensor) -> Callable[[], Tensor] | None:
-    """(2,) mean and spread; subsets are drawn from the default generator."""
+    """(2,) mean and spread of subsets drawn from SEED."""
     if library("torchmetrics") is None:
         return None
     kid = importlib.import_module("torchmetrics.image.kid")
@@ -69,4 +71,9 @@ def torchmetrics_kid(subsets: int, subset_size: int, real: Tensor, fake: Tensor)
     metric.set_dtype(real.dtype)
     metric.update(real, real=True)
     metric.update(fake, real=False)
-    return lambda: torch.stack(metric.compute())
+
+    def compute() -> Tensor:
+        torch.manual_seed(SEED)  # torchmetrics draws from the default generator
+        return torch.stack(metric.compute())
+
+    return compute

@@ -61,7 +61,7 @@ def draw_sample_size(axes: plt.Axes) -> None:
     sizes = (25, 50, 100, 200, 400, 800)
     makers: dict[str, Callable[[float], wk.kernels.Kernel]] = {
         "RBF": kernels.RBF,
-        "RBF, a quarter of it": lambda median: kernels.RBF(median / 4),
+        "RBF, a quarter of the median": lambda median: kernels.RBF(median / 4),
         "Laplacian": kernels.Laplacian,
         "InverseMultiquadric": lambda median: kernels.InverseMultiquadric(median**2),
         "Energy": lambda median: kernels.Energy(),

@@ -59,23 +59,24 @@ def memory(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def most_memory(call: Callable[[], object]) -> int | None:
-    """Bytes that the process held at the worst, beyond what it held before; None where the system does not say."""
+def forget_peak() -> int | None:
+    """Bytes that the process holds now, from which on its peak is counted; None where the system does not say."""
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        return memory("VmRSS")
     except OSError:
         return None
-    call()
-    return max(memory("VmHWM") - before, 0)
 
 
 def measured(call: Callable[[], object]) -> dict[str, float | None]:
-    held, times, end = most_memory(call), [], time.perf_counter() + SECONDS
+    """Seconds, the median of calls, and the bytes that the first of them held at the worst beyond what was held."""
+    before, times, end = forget_peak(), [], time.perf_counter() + SECONDS
     while not times or (time.perf_counter() < end and len(times) < 1000):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
+        if len(times) == 1:
+            held = None if before is None else max(memory("VmHWM") - before, 0)
     return {"seconds": statistics.median(times), "bytes": held}
 
 

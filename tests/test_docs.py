@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import socket
 from pathlib import Path
@@ -56,3 +57,15 @@ def test_links_and_pictures_are_there(page: str) -> None:
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text()) if ":" not in target]
     assert targets and [target for target in targets if not (folder / target).exists()] == []
     assert [path.name for path in (folder / "images").iterdir() if path.stat().st_size > 150_000] == []
+
+
+def test_the_pictures_of_the_mmd_can_be_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    pictures = importlib.import_module("mmd_pictures")
+    monkeypatch.setattr(pictures, "TRIALS", 1)
+    monkeypatch.setattr(pictures, "PERMUTATIONS", 19)
+    for draw in (pictures.draw_power, pictures.draw_witness, pictures.draw_scaling):
+        figure = draw()
+        assert all(axes.has_data() for axes in figure.axes)
+        pictures.plt.close(figure)
