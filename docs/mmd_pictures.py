@@ -61,7 +61,7 @@ def draw_sample_size(axes: plt.Axes) -> None:
     sizes = (25, 50, 100, 200, 400, 800)
     makers: dict[str, Callable[[float], wk.kernels.Kernel]] = {
         "RBF": kernels.RBF,
-        "RBF, a quarter of the median": lambda median: kernels.RBF(median / 4),
+        "RBF, median / 4": lambda median: kernels.RBF(median / 4),
         "Laplacian": kernels.Laplacian,
         "InverseMultiquadric": lambda median: kernels.InverseMultiquadric(median**2),
         "Energy": lambda median: kernels.Energy(),
@@ -125,17 +125,16 @@ def draw_scaling() -> plt.Figure:
         if rows:
             sizes = [row["n"] for row in rows]
             left.plot(sizes, [row["seconds"] for row in rows], marker=marker, markersize=4, label=name)
-            held = [row for row in rows if row["bytes"]]  # some calls are too small for the system to see
-            right.plot(
-                [r["n"] for r in held], [r["bytes"] / 1e6 for r in held], marker=marker, markersize=4, label=name
-            )
-    for axes, what in ((left, "seconds"), (right, "most memory beyond the samples, MB")):
+            held = [row for row in rows if row["bytes"] is not None]
+            memory = [max(row["bytes"] / 1e6, 0.1) for row in held]
+            right.plot([row["n"] for row in held], memory, marker=marker, markersize=4, label=name)
+    for axes, what in ((left, "seconds"), (right, "megabytes beyond the samples, at least 0.1")):
         axes.set(xscale="log", yscale="log", xlabel="points in each sample", ylabel=what)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     machine = kept["machine"]
     conditions = (
-        f"{machine['cpu']}, {machine['threads']} threads, torch {machine['torch']}, {machine['date']}, "
+        f"{machine['cpu']}, threads: {machine['threads']}, torch {machine['torch']}, {machine['date']}, "
         f"load before the run {machine['load']}"
     )
     figure.suptitle(f"mmd2 with RBF and its gradient, {kept['features']} features\n{conditions}", fontsize=9)
