@@ -128,7 +128,7 @@ def draw_scaling() -> plt.Figure:
             held = [row for row in rows if row["bytes"] is not None]
             memory = [max(row["bytes"] / 1e6, 0.1) for row in held]
             right.plot([row["n"] for row in held], memory, marker=marker, markersize=4, label=name)
-    for axes, what in ((left, "seconds"), (right, "megabytes beyond the samples, at least 0.1")):
+    for axes, what in ((left, "seconds"), (right, "memory beyond the samples, MB")):
         axes.set(xscale="log", yscale="log", xlabel="points in each sample", ylabel=what)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
