@@ -10,6 +10,7 @@ COMPILER := $(notdir $(firstword $(shell command -v $${CXX:-c++})))
 READY := .venv/ready-$(TORCH)
 INSTALLED := .venv/installed-$(TORCH)-$(or $(COMPILER),reference)
 TOOLS := .venv/test-tools
+PEERS := .venv/bench-peers
 
 .PHONY: help train test sanitize bench wheel gpu clean
 help:
@@ -27,7 +28,8 @@ sanitize: $(INSTALLED) $(TOOLS)
 	tests/core/sanitize.sh $(BIN)/python
 
 # Bound threads: on small machines both otherwise land on one core now and then.
-bench: $(INSTALLED) $(TOOLS)
+# Some minutes, and one or two more when pykeops meets a new size for the first time.
+bench: $(INSTALLED) $(TOOLS) $(PEERS)
 	OMP_PROC_BIND=true $(BIN)/python -m pytest benchmarks
 
 # For every GPU, or without CUDA with WGAN_KERNELS_CUDA=0. Built afresh: what ptxas says is held against the table.
@@ -66,6 +68,10 @@ $(TOOLS): $(READY) pyproject.toml
 	$(PIP) --group test
 	@$(BIN)/python -c 'import cuda_toolkit as cuda; exit(cuda.find() is None)' || $(PIP) --group cuda || \
 	  echo "No CUDA compiler: the tests that compile CUDA kernels are skipped"
+	@touch $@
+
+$(PEERS): $(READY) pyproject.toml
+	@$(PIP) --group bench || echo "Some libraries to compare with are missing: their lines will be left out"
 	@touch $@
 
 clean:

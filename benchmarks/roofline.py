@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from functools import cache
@@ -45,8 +46,10 @@ def copy_rate() -> float:
 
 
 def summary() -> str:
+    huge_pages = os.environ.get("THP_MEM_ALLOC_ENABLE") == "1"
     return (
         f"floor of this run: copy {copy_rate() / 1e9:.0f} GB/s, "
         f"float32 matrix product {matrix_product_rate() / 1e9:.0f} GFLOP/s, "
-        f"exponentials {exponential_rate() / 1e9:.2f} G/s"
+        f"exponentials {exponential_rate() / 1e9:.2f} G/s; {torch.get_num_threads()} threads, "
+        f"{'huge' if huge_pages else 'usual'} pages for PyTorch's memory"
     )

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     **{layer: ABOVE_OPS for layer in BUILT_FROM_OPS},
 }
 # Who sits on the public names only, and may use other libraries.
-USERS = {"trainer", "examples", "benchmarks"}
+USERS = {"trainer", "examples", "benchmarks", "docs"}
 # What imports other libraries, and is imported on first use, or by the user, only.
 ON_FIRST_USE = {"_triton", "ops._triton_operators", "metrics"}
 # Other libraries, by layer: imported with it where it is imported on first use, and inside functions elsewhere.
