@@ -207,6 +207,8 @@ def errors(group: Any) -> None:
         f" on rank 0 and rbf with (1.5,), shapes (1.0,) and weights None on rank {last}",
         kernel=RBF(1.0 + odd / 2),
     )
+    learned = torch.tensor(1.0, dtype=torch.float64, requires_grad=odd)
+    refused(ValueError, "numbers must require gradients on all ranks or none", kernel=RBF(learned))
     refused(ValueError, "weights (2.0,) on rank", kernel=(1.0 + odd) * RBF(1.0))
     here = "y must have as many features as x" if odd else f"refused on rank {last}: ValueError: y must have as many"
     refused(ValueError, here, y=wide if odd else y)

@@ -228,12 +228,22 @@ def test_infinite_and_missing_numbers_are_not_hidden(backend: str) -> None:
 
 
 def test_fixed_numbers_alone_take_the_short_way(native: None) -> None:
-    """A sum of kernels of numbers makes its components once and no graph of its own."""
+    """Components of numbers are made once, and the value is the one function of the graph."""
     kernel = 2 * kernels.RBF((1.0, 2.0)) + kernels.RationalQuadratic((0.5, 1.0)) * 0.5
-    kinds, shapes, params, weights = kernel.components(7)
+    kinds, shapes, params, weights = made = kernel.components(7)
     assert kinds == ("rbf", "rbf", "rational_quadratic", "rational_quadratic")
     assert (shapes, params, weights) == ((1.0, 1.0, 0.5, 1.0), (1.0, 2.0, 1.0, 1.0), (2.0, 2.0, 0.5, 0.5))
-    assert kernels.RBF(1.0).components(3).weights is None
+    assert kernel.components(7) is made and kernels.RBF(1.0).components(3).weights is None
+    assert kernels.Polynomial().components(4).params == (4.0,) and kernels.Polynomial().components(5).params == (5.0,)
+    value = wk.mmd2(leaf(samples((5, 7), torch.float32)), samples((4, 7), torch.float32), kernel)
+    assert value.grad_fn.name() == "kernel_sums_valueBackward"
+    assert [f.name() for f, _ in value.grad_fn.next_functions if f] == ["torch::autograd::AccumulateGrad"]
+
+
+def test_python_adds_kernels_up(backend: str) -> None:
+    x, y = samples((5, 3), torch.float64), samples((4, 3), torch.float64, seed=1)
+    each = [kernels.RBF(1.0), kernels.Linear(), kernels.Energy()]
+    assert_same_by_another_route(wk.mmd2(x, y, sum(each)), sum(wk.mmd2(x, y, kernel) for kernel in each))
 
 
 def test_compiled(backend: str) -> None:
@@ -299,6 +309,9 @@ def test_errors() -> None:
         (lambda: kernels.RBF(torch.ones(2, dtype=torch.int64)), TypeError, "bandwidth must be a tensor of float64"),
         (lambda: -1 * kernels.RBF(1.0), ValueError, "a kernel's weight must be at least 0"),
         (lambda: torch.ones(2) * kernels.RBF(1.0), ValueError, "a kernel's weight must be one number"),
+        (lambda: torch.tensor(2) * kernels.RBF(1.0), TypeError, "a kernel's weight must be a tensor of float64"),
+        (lambda: kernels.Polynomial(32, 1e-12), ValueError, "gamma must have a power"),
+        (lambda: kernels.Matern([1.5]), ValueError, "nu must be 1/2, 3/2 or 5/2"),
         (lambda: kernels.RBF(1.0) * kernels.RBF(1.0), TypeError, "not by another kernel"),
     ):
         assert_same_error(make, error, words)
@@ -393,5 +406,10 @@ def test_denormal_points_are_as_good_as_one(backend: str) -> None:
         tiny = torch.finfo(dtype).smallest_normal / 16
         x, y = tiny * samples((6, 130), dtype), tiny * samples((5, 130), dtype, seed=1)
         for kernel in FORMULAS:
-            value = wk.mmd2(leaf(x), leaf(y), kernel, estimator="biased")
+            points = leaf(x)
+            value = wk.mmd2(points, leaf(y), kernel, estimator="biased")
             assert abs(value.item()) <= 16 * torch.finfo(torch.float64).eps, kernel
+            assert torch.autograd.grad(value, points)[0].abs().max() <= 4, kernel
+            ones = wk.kernel_matvec(x, y, torch.ones(5, dtype=dtype), kernel)
+            exact = 5 * formula_matrix(torch.zeros(1, 1), torch.zeros(1, 1), kernel).item()
+            assert (ones - exact).abs().max() <= 64 * torch.finfo(dtype).eps * max(abs(exact), 1.0), kernel

@@ -242,9 +242,16 @@ def test_the_metric_forgets_and_is_kept() -> None:
     metric.update(fake, real=False)
     assert metric.compute() == value
     everything = KernelInceptionDistance(3, 10, kernel=KERNEL)
+    batch = real.clone()
+    assert everything(batch, real=True) is None and everything(fake, real=False) is None
+    batch.zero_()  # a buffer that is used again
+    assert torch.equal(everything.real_features[0], real) and len(everything.real_features) == 1
+    everything.reset()
     everything.update(real, real=True)
     everything.reset()
     assert everything.real_features == []
+    assert_same_error(lambda: KernelInceptionDistance(kernel="rbf"), TypeError, "kernel must be one of")
+    assert_same_error(lambda: KernelInceptionDistance(seed="a"), TypeError, "seed must be a whole number")
     assert_same_error(lambda: metric.update(fake[0], real=True), ValueError, r"features must have shape", r"\(4,\)")
     assert_same_error(lambda: metric.update(fake, real=1), TypeError, "real must be True or False, got int")
 

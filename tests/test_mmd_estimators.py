@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from wgan_kernels import mmd2, nn
-from wgan_kernels.kernels import RBF
+from wgan_kernels.kernels import RBF, Kernel, Linear, Polynomial
 
 DOUBLE = torch.float64
 KERNEL = RBF(1.3)
@@ -187,3 +187,13 @@ def test_compiled_equals_eager(backend: str) -> None:
 def test_what_it_refuses(settings: dict[str, Any], error: type[Exception], words: list[str]) -> None:
     arguments = {"x": torch.ones(5, 3), "y": torch.ones(6, 3), "kernel": KERNEL, **settings}
     assert_same_error(lambda: mmd2(**arguments), error, *words)
+
+
+@pytest.mark.parametrize("kernel", [Linear(), Polynomial(2), RBF(0.02)])
+def test_weights_of_float32_points_far_from_the_origin(backend: str, kernel: Kernel) -> None:
+    """Sums that are much larger than what their difference leaves."""
+    x, y = (100 + 0.01 * samples((n, 4), torch.float64, seed=n) for n in (40, 30))
+    x, y = x.float(), (y + 0.01).float()
+    weights = torch.ones(40)
+    exact = mmd2(x.double(), y.double(), kernel, estimator="biased").item()
+    assert mmd2(x, y, kernel, estimator="biased", x_weights=weights).item() == pytest.approx(exact, rel=1e-4)

@@ -105,12 +105,6 @@ def test_first_and_second_derivatives_by_points_vectors_and_the_kernels_own_para
         assert gradcheck(function, inputs) and gradgradcheck(function, inputs)
 
 
-def test_a_kernel_function_returns_a_value_for_each_pair() -> None:
-    x, y = points(4, 3, 2)
-    with pytest.raises(ValueError, match=r"a kernel function must return a value for each pair .*got \(\)"):
-        tiled.kernel_sums(x, y, lambda a, b: rbf(a, b).sum(), diagonal=True)
-
-
 def test_memory_stays_small(bytes_per_block: int) -> None:
     """The kernel values of all pairs take 90 MB, and their graph several times as much."""
     if bytes_per_block > 1:

@@ -11,7 +11,7 @@ from tolerances import KNOWN, assert_same_by_another_route
 from torch import Tensor
 
 from wgan_kernels import MMDTest, mmd2, mmd_aggregated_test, mmd_relative_test, mmd_test
-from wgan_kernels.kernels import RBF, InverseMultiquadric
+from wgan_kernels.kernels import RBF, InverseMultiquadric, Kernel, Linear, Polynomial
 from wgan_kernels.relabelling import memberships, permuted_mmd2
 
 DOUBLE = torch.float64
@@ -259,3 +259,23 @@ def test_what_the_others_refuse() -> None:
     assert_same_error(lambda: call(x, y, y[:1], KERNEL), ValueError, "z must hold at least 2 points, got 1")
     assert_same_error(lambda: call(x, y, y.double(), KERNEL), TypeError, "z must have the dtype of x")
     assert_same_error(lambda: call(x, y, x, 1.0), TypeError, "kernel must be one of", "float")
+
+
+@pytest.mark.parametrize(("kernel", "mean"), [(Linear(), 1000.0), (Polynomial(2), 100.0), (RBF(300.0), 0.0)])
+def test_values_that_are_large_beside_their_differences(native: None, kernel: Kernel, mean: float) -> None:
+    """Float32 points give the p-values of the same points in float64, also of kernels that hardly change."""
+    x, y = samples((100, 3), torch.float32, seed=1) + mean, samples((100, 3), torch.float32, seed=2) + mean + 0.6
+    for method in ("permutation", "wild_bootstrap"):
+        found, exact = (
+            mmd_test(a, b, kernel, permutations=200, method=method, generator=torch.Generator().manual_seed(0))
+            for a, b in ((x, y), (x.double(), y.double()))
+        )
+        assert found.p_value == exact.p_value < 0.2, method
+    tests = [mmd_relative_test(a, b, a[:50] + 1.0, kernel) for a, b in ((x, y), (x.double(), y.double()))]
+    assert tests[0].statistic.item() == pytest.approx(tests[1].statistic.item(), rel=1e-5)
+
+
+def test_relative_statistic_of_equal_points() -> None:
+    same = torch.full((10, 2), 0.1, dtype=torch.float64)
+    test = mmd_relative_test(same, same[:7], same[:5], RBF(0.7) + Linear())
+    assert abs(test.statistic) < 1 and 0.1 < test.p_value < 0.9

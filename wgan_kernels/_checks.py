@@ -92,6 +92,11 @@ def critic(value: Any, args: Any, kwargs: Any) -> None:
         raise TypeError(f"kwargs must be a dict, as in kwargs={{'labels': labels}}, got {type(kwargs).__name__}")
 
 
+def generator(value: Any) -> None:
+    if value is not None and not isinstance(value, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator or None, got {type(value).__name__}")
+
+
 def positive_integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, got {type(value).__name__}")

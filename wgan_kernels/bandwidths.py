@@ -38,6 +38,7 @@ def median_bandwidth(
     """
     points = _joined(x, y)
     _checks.positive_integer("max_points", max_points)
+    _checks.generator(generator)
     if len(points) < 2:
         raise ValueError(f"x must hold at least 2 points, with those of y, got {len(points)}")
     points = points.to(torch.promote_types(points.dtype, torch.float32))

@@ -39,17 +39,19 @@ def estimate(
 
 def _weighted(x: Tensor, y: Tensor, kernel: Kernel, a: Tensor | None, b: Tensor | None, biased: bool) -> Tensor:
     wide = torch.promote_types(x.dtype, torch.float32)
-    a, b = (z.new_ones(z.shape[:-1], dtype=wide) if w is None else w.to(wide) for z, w in ((x, a), (y, b)))
+    # In float64: the value is a difference of sums that may be a million times as large.
+    x, y = x.double(), y.double()
+    a, b = (z.new_ones(z.shape[:-1]) if w is None else w.double() for z, w in ((x, a), (y, b)))
 
     def form(x: Tensor, y: Tensor, a: Tensor, b: Tensor, diagonal: bool) -> Tensor:
-        return (a.double() * matvec(x, y, b.unsqueeze(-1), kernel, diagonal=diagonal).squeeze(-1)).sum(-1)
+        return (a * matvec(x, y, b.unsqueeze(-1), kernel, diagonal=diagonal).squeeze(-1)).sum(-1)
 
     def within(x: Tensor, a: Tensor) -> Tensor:
         """The mean over pairs (i, j), over those with i != j unless biased."""
-        total = a.double().sum(-1).square()
-        return form(x, x, a, a, biased) / (total if biased else total - a.double().square().sum(-1))
+        total = a.sum(-1).square()
+        return form(x, x, a, a, biased) / (total if biased else total - a.square().sum(-1))
 
-    between = form(x, y, a, b, True) / (a.double().sum(-1) * b.double().sum(-1))
+    between = form(x, y, a, b, True) / (a.sum(-1) * b.sum(-1))
     return (within(x, a) + within(y, b) - 2 * between).to(wide)
 
 

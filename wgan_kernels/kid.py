@@ -29,9 +29,9 @@ class KIDResult(NamedTuple):
 def kernel_inception_distance(
     real: Tensor,
     fake: Tensor,
-    *,
     subsets: int = 100,
     subset_size: int = 1000,
+    *,
     kernel: Kernel | None = None,
     generator: torch.Generator | None = None,
 ) -> KIDResult:
@@ -67,6 +67,7 @@ def kernel_inception_distance(
     check_points({"real": real, "fake": fake})
     _checks.positive_integer("subsets", subsets)
     _check_subset_size(subset_size, real, fake)
+    _checks.generator(generator)
     kernel = kernels.Polynomial() if kernel is None else kernel
     check_kernel(kernel)
     of_real, of_fake = (rows.to(real.device) for rows in _draw(len(real), len(fake), subsets, subset_size, generator))

@@ -10,6 +10,7 @@ from torch import Tensor
 from . import _checks, ranks
 from .kernels import Kernel
 from .kid import KIDResult, kernel_inception_distance
+from .samples import check_kernel
 
 try:
     from torchmetrics import Metric
@@ -39,7 +40,6 @@ class KernelInceptionDistance(Metric):
     is_differentiable = False
     higher_is_better = False
     full_state_update = False
-    plot_lower_bound = 0.0
 
     real_features: list[Tensor]
     fake_features: list[Tensor]
@@ -57,6 +57,10 @@ class KernelInceptionDistance(Metric):
         # torchmetrics' own way to share states stops on ranks that have none yet.
         kwargs.setdefault("dist_sync_fn", ranks.gather)
         super().__init__(**kwargs)
+        if kernel is not None:
+            check_kernel(kernel)
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
+            raise TypeError(f"seed must be a whole number or None, got {type(seed).__name__}")
         self.subsets = _checks.positive_integer("subsets", subsets)
         self.subset_size = _checks.positive_integer("subset_size", subset_size)
         _checks.flag("reset_real_features", reset_real_features)
@@ -70,7 +74,11 @@ class KernelInceptionDistance(Metric):
         _checks.floating("features", features)
         if features.dim() != 2:
             raise ValueError(f"features must have shape (number, features), got {tuple(features.shape)}")
-        (self.real_features if real else self.fake_features).append(features.detach())
+        (self.real_features if real else self.fake_features).append(features.detach().clone())
+
+    def forward(self, features: Tensor, real: bool) -> None:  # type: ignore[override]
+        """As update: one batch, of real samples or of generated ones, has no KID of its own."""
+        self.update(features, real)
 
     def compute(self) -> KIDResult:
         generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)

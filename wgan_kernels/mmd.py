@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,8 +16,6 @@ from .samples import check_kernel, check_points, numbers_of_points
 
 if TYPE_CHECKING:  # a build of torch may lack it
     from torch.distributed import ProcessGroup
-
-_SILENT = nullcontext()
 
 
 def mmd2(
@@ -63,7 +60,8 @@ def mmd2(
             any number of them, and the value is that of the rows of all ranks, on all ranks. The gradient by a rank's
             rows is that of the value, not divided by the number of ranks. See `wgan_kernels.ranks.mmd2`.
         progress: shows a bar (of tqdm) over the pairs done, where the compiled library works on CPU tensors for longer
-            than some tenths of a second; so does a backward pass that has to go through the pairs again.
+            than some tenths of a second; so does a backward pass that has to go through the pairs again. Custom kernels
+            and 'linear', which are plain PyTorch, have none.
 
     Returns:
         (), or (B,) for B problems; float64 for float64 input, else float32. Weights whose sums, which are divided
@@ -76,7 +74,8 @@ def mmd2(
             M), or there are too few points: 1 for 'biased', 2 for the others.
 
     Differentiable twice by x, y, the weights and the kernel's learned parameters; a third derivative raises. The N x M
-    matrix is never stored: beside the gradients a call takes memory for a few copies of the points. Distances are taken
+    matrix is never stored: beside the gradients a call takes memory for a few copies of the points, in float64 with
+    weights and for 'linear'. Distances are taken
     between centred points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in
     float64 in a fixed order: the same input gives the same bits for any number of threads. A large call on the CPU
     hears Ctrl-C within some tenths of a second.
@@ -91,6 +90,11 @@ def mmd2(
             if value is not None:
                 raise ValueError(f"{name} must be None with group, whose estimators are 'unbiased' and 'biased'")
         return ranks.mmd2(x, y, kernel, estimator=estimator, group=group, progress=progress)
+    if progress:
+        with shown("mmd2"):
+            return mmd2(
+                x, y, kernel, estimator=estimator, block_size=block_size, x_weights=x_weights, y_weights=y_weights
+            )
     biased = estimator == "biased"
     if (
         (not biased and estimator != "unbiased")
@@ -98,14 +102,12 @@ def mmd2(
         or y_weights is not None
         or block_size is not None
     ):
-        with shown("mmd2") if progress else _SILENT:
-            return estimate(x, y, kernel, estimator, block_size, x_weights, y_weights)
+        return estimate(x, y, kernel, estimator, block_size, x_weights, y_weights)
     n, m = numbers_of_points(x, y, least=1 if biased else 2)
     check_kernel(kernel)
     pairs_x, pairs_y = (n * n, m * m) if biased else (n * (n - 1), m * (m - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (n * m))
-    with shown("mmd2") if progress else _SILENT:
-        return weighted_sum(x, y, kernel, weights, diagonal=biased)
+    return weighted_sum(x, y, kernel, weights, diagonal=biased)
 
 
 def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:

@@ -36,7 +36,8 @@ class MMDLoss(nn.Module):
     """`mmd2` with its kernel and estimator kept: `MMDLoss(kernels.RBF(1.0))(x, y)`.
 
     Args:
-        kernel, estimator, block_size: those of `wgan_kernels.mmd2`; weights of points come with a call.
+        kernel, estimator, block_size: those of `wgan_kernels.mmd2`; weights of points come with a call. Tensors that a
+            learned kernel holds are no parameters of this module: they are for whoever made them to register.
     """
 
     def __init__(self, kernel: Kernel, *, estimator: str = "unbiased", block_size: int | None = None) -> None:

@@ -17,9 +17,12 @@ from .ops.kernel_sums import _row_ranges, kernel_sums, weighted_kernel_sum
 def weighted_sum(
     x: Tensor, y: Tensor, kernel: Kernel, weights: tuple[float, float, float], *, diagonal: bool = False
 ) -> Tensor:
-    """weights . block_sums, () or (B,), float64 for float64 points, else float32."""
-    if kernel.is_plain:
-        sums = block_sums(x, y, kernel, diagonal=diagonal).unbind(-1)
+    """weights . (sum_{i!=j} k(x_i, x_j), sum_{i!=j} k(y_i, y_j), sum_{i,j} k(x_i, y_j)); diagonal adds i = j.
+
+    x: (N, D) or (B, N, D); y: (M, D) or (B, M, D) -> () or (B,), float64 for float64 points, else float32.
+    """
+    if kernel.is_custom:
+        sums = tiled.kernel_sums(x, y, kernel.matrix, diagonal=diagonal).unbind(-1)
         value = sum(weight * each for weight, each in zip(weights, sums))
         return value.to(torch.promote_types(x.dtype, torch.float32))
     kinds, shapes, params, own = kernel.components(x.shape[-1])
@@ -35,26 +38,12 @@ def _of_blocks(own: tuple[float, ...] | Tensor | None, weights: tuple[float, flo
     return tuple(tuple(each * weight for each in own) for weight in weights)
 
 
-def block_sums(x: Tensor, y: Tensor, kernel: Kernel, *, diagonal: bool = False) -> Tensor:
-    """sum_{i!=j} k(x_i, x_j), sum_{i!=j} k(y_i, y_j), sum_{i,j} k(x_i, y_j); diagonal adds i = j.
-
-    x: (N, D) or (B, N, D); y: (M, D) or (B, M, D) -> (3,) or (B, 3) float64.
-    """
-    if kernel.is_plain:
-        return tiled.kernel_sums(x, y, kernel.matrix, diagonal=diagonal)
-    kinds, shapes, params, own = kernel.components(x.shape[-1])
-    _, sums = kernel_sums(x, y, kinds, params, (1.0, 1.0, 1.0), shapes=shapes, diagonal=diagonal)
-    if own is None:
-        return sums.sum(-1)
-    return sum(weight * each for weight, each in zip(own, sums.unbind(-1)))
-
-
 def matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel, *, diagonal: bool = True) -> Tensor:
     """out_ip = sum_j k(x_i, y_j) v_jp, without i = j unless diagonal.
 
     x: (N, D) or (B, N, D); y: (M, D) or (B, M, D); v: (M, P) or (B, M, P) -> (N, P) or (B, N, P).
     """
-    if kernel.is_plain:
+    if kernel.is_custom:
         return tiled.matvec(x, y, v, kernel.matrix, diagonal=diagonal)
     kinds, shapes, params, own = kernel.components(x.shape[-1])
     return kernel_matvec(x, y, v, kinds, params, own, shapes=shapes, diagonal=diagonal)

@@ -104,6 +104,7 @@ class _Call(NamedTuple):
     estimator: str = ""
     kernel: str = ""
     grad_mode: bool = False
+    learned: bool = False
     needs_x: bool = False
     needs_y: bool = False
 
@@ -121,7 +122,7 @@ def _call(x: Any, y: Any, kernel: Any, estimator: Any, progress: bool) -> _Call 
     try:
         check_points({"x": x, "y": y})
         check_kernel(kernel)
-        if kernel.is_plain:
+        if kernel.is_custom:
             raise TypeError("kernel must be one that the operators know with group, got a Custom one")
         _checks.choice("estimator", estimator, ("unbiased", "biased"))
         if progress:
@@ -129,7 +130,8 @@ def _call(x: Any, y: Any, kernel: Any, estimator: Any, progress: bool) -> _Call 
     except (TypeError, ValueError, ImportError) as error:
         return error
     grad_mode = torch.is_grad_enabled()
-    needs = (grad_mode and x.requires_grad, grad_mode and y.requires_grad)
+    _, _, *numbers = kernel.components(x.size(1))
+    needs = [grad_mode and any(isinstance(t, Tensor) and t.requires_grad for t in of) for of in (numbers, [x], [y])]
     return _Call(
         None, len(x), len(y), x.size(1), x.dtype, estimator, _description(kernel, x.size(1)), grad_mode, *needs
     )
@@ -149,6 +151,7 @@ _COMMON = {
     "estimator": (ValueError, "estimator must be the same on all ranks"),
     "kernel": (ValueError, "kernel must be the same on all ranks"),
     "grad_mode": (ValueError, "all ranks must record gradients or none"),
+    "learned": (ValueError, "the kernel's numbers must require gradients on all ranks or none"),
 }
 
 

@@ -47,6 +47,8 @@ def _device(generator: torch.Generator | None) -> torch.device:
 
 def permuted_mmd2(points: Tensor, labels: Tensor, n: int, kernel: Kernel) -> Statistics:
     """The unbiased estimate between the n points in the first sample and the m >= n others. points: (n + m, D)."""
+    # In float64 from here on: statistics are differences of sums that may be a million times as large.
+    points, labels = points.double(), labels.double()
     m, columns = len(points) - n, torch.cat([labels, torch.ones_like(labels[:, :1])], 1)
     products = matvec(points, points, columns, kernel, diagonal=False)
     labels, products, rows = columns[:, :-1], products[:, :-1], products[:, -1:]
@@ -60,18 +62,19 @@ def permuted_mmd2(points: Tensor, labels: Tensor, n: int, kernel: Kernel) -> Sta
         - (touching - within) * (2 / (n * m))
     )  # fmt: skip
     sizes = within_size / (n * (n - 1)) + total_size / (m * (m - 1)) + touching_size / (n * m)
-    return Statistics(values, _rounding(sizes, products.dtype))
+    return Statistics(values, _rounding(sizes))
 
 
 def signed_mmd2(x: Tensor, y: Tensor, signs: Tensor, kernel: Kernel) -> Statistics:
     """The estimate without pairs (x_i, y_i), for x and y with some of these swapped. x, y: (n, D)."""
+    x, y, signs = x.double(), y.double(), signs.double()
     n, points, both = len(x), torch.cat([x, y]), torch.cat([signs, -signs])
     products = matvec(points, points, both, kernel, diagonal=False)
     # Between x_i and y_i the signs are always opposite, whichever way about they are: counted twice, as -k(x_i, y_i).
     pairs = matvec(x[:, None], y[:, None], signs.new_ones((n, 1, 1)), kernel)
     forms, sizes = _sums(both, products)
     values = (forms + 2 * pairs.sum(dtype=torch.float64)) / (n * (n - 1))
-    return Statistics(values, _rounding(sizes / (n * (n - 1)), products.dtype))
+    return Statistics(values, _rounding(sizes / (n * (n - 1))))
 
 
 def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,10 +87,6 @@ def _sums(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return sums, squares.sqrt()
 
 
-def _rounding(sizes: Tensor, dtype: torch.dtype) -> Tensor:
-    """sizes: by how much the statistics change if all products change by as much as themselves, in random directions.
-
-    Products of float32 points are summed in float64 and rounded once.
-    """
-    roundings = 32 if dtype == torch.float32 else 1024
-    return roundings * torch.finfo(dtype).eps * sizes.max()
+def _rounding(sizes: Tensor) -> Tensor:
+    """sizes: by how much statistics change if all products change by as much as themselves, in random directions."""
+    return 1024 * torch.finfo(torch.float64).eps * sizes.max()

@@ -87,17 +87,12 @@ def _by_blocks(x: Tensor, y: Tensor, matrix: Matrix, diagonal: bool, reduce: Cal
 
     def evaluate(begin: int, end: int) -> Any:
         k = matrix(x[begin:end], y)
-        if k.shape != (end - begin, len(y)):
-            raise ValueError(
-                f"a kernel function must return a value for each pair of points, {(end - begin, len(y))}, "
-                f"got {tuple(k.shape)}"
-            )
         k = k.double()
         if not diagonal:
             k = torch.diagonal_scatter(k, torch.zeros_like(k.diagonal(begin)), begin)
         return reduce(k)
 
-    size = max(_BYTES_PER_BLOCK // (x.element_size() * max(len(y), 1)), 1)
+    size = max(_BYTES_PER_BLOCK // (8 * max(len(y), 1)), 1)
     for begin in range(0, len(x), size):
         end = min(begin + size, len(x))
         if size < len(x) and torch.is_grad_enabled():

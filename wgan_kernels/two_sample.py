@@ -76,6 +76,7 @@ def mmd_test(
     check_points({"x": x, "y": y}, least={"x": 2, "y": 2})
     check_kernel(kernel)
     _checks.positive_integer("permutations", permutations)
+    _checks.generator(generator)
     if method == "permutation":
         (statistics,) = _permuted(x, y, [kernel], permutations, generator)
     else:
@@ -129,6 +130,7 @@ def mmd_aggregated_test(
     check_points({"x": x, "y": y}, least={"x": 2, "y": 2})
     _check_kernels(kernels)
     _checks.positive_integer("permutations", permutations)
+    _checks.generator(generator)
     p_values = torch.stack([each.p_values() for each in _permuted(x, y, kernels, permutations, generator)])
     smallest = p_values.min(0).values
     p_value = (smallest <= smallest[0]).double().mean()
@@ -184,8 +186,9 @@ def mmd_relative_test(x: Tensor, y: Tensor, z: Tensor, kernel: Kernel) -> MMDTes
     check_kernel(kernel)
     sizes = [len(x), len(y), len(z)]
     points, wide = torch.cat([x, y, z]), torch.promote_types(x.dtype, torch.float32)
-    members = torch.block_diag(*[points.new_ones((size, 1), dtype=wide) for size in sizes])
-    sums = matvec(points, points, members, kernel, diagonal=False).double()
+    # In float64: the difference is one of sums that may be a million times as large.
+    members = torch.block_diag(*[points.new_ones((size, 1), dtype=torch.float64) for size in sizes])
+    sums = matvec(points.double(), points.double(), members, kernel, diagonal=False)
     in_x, in_y, in_z = sums.split(sizes)
     n, m, l = sizes  # noqa: E741 - as in the formulas
     # What each point adds to the difference: means of these are yy - xy - xz + zz and so on.
@@ -194,5 +197,7 @@ def mmd_relative_test(x: Tensor, y: Tensor, z: Tensor, kernel: Kernel) -> MMDTes
     of_z = 2 * (in_z[:, 0] / n - in_z[:, 2] / (l - 1))
     difference = of_x.mean() + (in_y[:, 1].mean() / (m - 1)) - in_z[:, 2].mean() / (l - 1)
     variance = sum(of.var() / len(of) for of in (of_x, of_y, of_z))
-    statistic = difference / variance.sqrt().clamp(min=torch.finfo(torch.float64).tiny)  # 0 where all values are equal
+    # Where all values are equal there is no more than rounding, and the statistic is about 0.
+    rounding = 1024 * torch.finfo(torch.float64).eps * max(of.abs().max() for of in (of_x, of_y, of_z, in_x / n))
+    statistic = difference / variance.sqrt().clamp(min=rounding)
     return MMDTest(statistic.to(wide), torch.special.ndtr(-statistic))

@@ -26,10 +26,20 @@ class Kernel:
     """A weighted sum of kernel functions."""
 
     # Whether it is, or contains, a PyTorch function of the user's, which no operator can evaluate.
-    is_plain = False
+    is_custom = False
 
     def components(self, features: int) -> Components:
         """What it is made of, for points of so many features."""
+        kept = self.__dict__.get("_kept")
+        if kept is not None and kept[0] == features:
+            return kept[1]
+        made = self._made(features)
+        is_fixed = not (isinstance(made.params, Tensor) or isinstance(made.weights, Tensor))
+        if is_fixed and not torch.compiler.is_compiling():
+            object.__setattr__(self, "_kept", (features, made))  # calls are many, and dataclasses here are frozen
+        return made
+
+    def _made(self, features: int) -> Components:
         raise NotImplementedError
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
@@ -52,6 +62,9 @@ class Kernel:
 
     __rmul__ = __mul__
 
+    def __radd__(self, other: object) -> Kernel:
+        return self if isinstance(other, int) and other == 0 else NotImplemented  # as sum() begins
+
 
 @dataclass(frozen=True)
 class Sum(Kernel):
@@ -59,16 +72,15 @@ class Sum(Kernel):
 
     terms: tuple[tuple[Kernel, float | Tensor], ...]
 
-    @property
-    def is_plain(self) -> bool:  # type: ignore[override]
-        return any(kernel.is_plain for kernel, _ in self.terms)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_custom", any(kernel.is_custom for kernel, _ in self.terms))
 
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        if not self.is_plain:
+        if not self.is_custom:
             return super().matrix(x, y)
         return sum(_times(weight, kernel.matrix(x, y)) for kernel, weight in self.terms)
 
-    def components(self, features: int) -> Components:
+    def _made(self, features: int) -> Components:
         parts = [(kernel.components(features), weight) for kernel, weight in self.terms]
         owns = [(1.0,) * len(part.kinds) if part.weights is None else part.weights for part, _ in parts]
         weights = [_times(weight, each) for (_, weight), own in zip(parts, owns) for each in own]
@@ -87,6 +99,7 @@ def _terms(kernel: Kernel) -> tuple[tuple[Kernel, float | Tensor], ...]:
 
 def _weight(value: object) -> float | Tensor:
     if isinstance(value, Tensor):
+        _checks.floating("a kernel's weight", value)
         if value.numel() != 1:
             raise ValueError(f"a kernel's weight must be one number, got a tensor of shape {tuple(value.shape)}")
         return value

@@ -34,7 +34,7 @@ class _OneParameter(Kernel):
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))  # so that kernels can be compared and be keys
 
-    def components(self, features: int) -> Components:
+    def _made(self, features: int) -> Components:
         made, param = self._components, getattr(self, self.parameter, None)
         if isinstance(param, Tensor):
             return made._replace(params=param.double().reshape(-1, 1).expand(len(made.kinds), 1))
@@ -159,7 +159,7 @@ class Matern(_OneParameter):
 
     def __post_init__(self) -> None:
         kinds = {0.5: "laplacian", 1.5: "matern32", 2.5: "matern52"}
-        if isinstance(self.nu, Tensor) or self.nu not in kinds:
+        if not isinstance(self.nu, (int, float)) or self.nu not in kinds:
             raise ValueError(f"nu must be 1/2, 3/2 or 5/2, got {self.nu}")
         self._set(_lengths("lengthscale", self.lengthscale), kind=kinds[self.nu])
 
@@ -202,8 +202,11 @@ class Polynomial(Kernel):
                     raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
             elif value is not None:
                 check(name, value)
+        numbers = [value for value in (self.gamma, self.coef0) if value is not None and not isinstance(value, Tensor)]
+        if len(numbers) == 2 and not (numbers[0] ** self.degree > 1e-290 and numbers[1] / numbers[0] < 1e290):
+            raise ValueError(f"gamma must have a power and a quotient with coef0 that float64 holds, got {self.gamma}")
 
-    def components(self, features: int) -> Components:
+    def _made(self, features: int) -> Components:
         # (gamma x.y + c)^p = gamma^p (x.y + c / gamma)^p
         gamma, coef0 = 1 / max(features, 1) if self.gamma is None else self.gamma, self.coef0
         gamma, coef0 = (v.double() if isinstance(v, Tensor) else float(v) for v in (gamma, coef0))

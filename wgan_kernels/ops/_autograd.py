@@ -17,6 +17,8 @@ def differentiable(
     setup_context: Callable[..., None],
     backward: Callable[..., Any],
     run: Callable[..., Any] | None = None,
+    *,
+    listened: bool = False,
 ) -> Callable[..., Any]:
     """Registers the derivative of `wgan_kernels::<name>` and returns the function through which to call it.
 
@@ -28,6 +30,7 @@ def differentiable(
         setup_context: (ctx, inputs, output) -> None, as torch.library.register_autograd takes it.
         backward: (ctx, *grad_outputs) -> one gradient or None per input.
         run: what an eager caller runs in place of the operator itself.
+        listened: as for eager_function.
     """
     operator = getattr(torch.ops.wgan_kernels, name).default
     torch.library.register_autograd(f"wgan_kernels::{name}", backward, setup_context=setup_context, lib=LIBRARY)
@@ -38,7 +41,7 @@ def differentiable(
         setup_context(ctx, args, output)
         return output
 
-    apply = eager_function(name, forward, backward)
+    apply = eager_function(name, forward, backward, listened=listened)
 
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
@@ -50,9 +53,18 @@ def differentiable(
     return call
 
 
-def eager_function(name: str, forward: Callable[..., Any], backward: Callable[..., Any]) -> Callable[..., Any]:
-    """`apply` of an autograd.Function made of the two; who listens to its forward pass also listens to its backward."""
+def eager_function(
+    name: str, forward: Callable[..., Any], backward: Callable[..., Any], *, listened: bool = False
+) -> Callable[..., Any]:
+    """`apply` of an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
+    listens to its backward."""
+    if listened:
+        forward, backward = _listened(forward, backward)
+    functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return type(name, (torch.autograd.Function,), functions).apply
 
+
+def _listened(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     def listened_forward(ctx: Any, *args: Any) -> Any:
         ctx.listener = _progress.current()
         return forward(ctx, *args)
@@ -63,8 +75,7 @@ def eager_function(name: str, forward: Callable[..., Any], backward: Callable[..
         with _progress.listening(ctx.listener):
             return backward(ctx, *grads)
 
-    functions = {"forward": staticmethod(listened_forward), "backward": staticmethod(listened_backward)}
-    return type(name, (torch.autograd.Function,), functions).apply
+    return listened_forward, listened_backward
 
 
 def is_traced() -> bool:

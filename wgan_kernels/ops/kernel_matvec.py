@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from .. import _backend
 from ..reference import kernel_matvec as reference
-from . import _schemas
+from . import _progress, _schemas
 from ._autograd import differentiable
 from ._mixtures import allows_tf32, as_tensors, constant, of_products, shapes_of
 from .kernel_sums import _KERNEL_FUNCTION, _WORK_PER_CALL
@@ -44,7 +44,7 @@ def _grad_points(points: Tensor, others: Tensor, by_points: Tensor, by_others: T
     origin = others.mean(-2, keepdim=True).detach().to(by_others.dtype)
     points, others = points.to(origin.dtype) - origin, others.to(origin.dtype) - origin
     P, D = by_others.shape[-1], others.shape[-1]
-    columns = (by_others[..., :, None] * others[..., None, :]).flatten(-2)
+    columns = (by_others[..., :, None] * others[..., None, :]).reshape(*others.shape[:-1], P * D)
     slopes = product(torch.cat([by_others, columns], -1))
     moments = slopes[..., P:].unflatten(-1, (P, D))
     along = (by_points * slopes[..., :P]).sum(-1, keepdim=True)
@@ -54,7 +54,7 @@ def _grad_points(points: Tensor, others: Tensor, by_points: Tensor, by_others: T
 def _grad_points_of_products(others: Tensor, by_points: Tensor, by_others: Tensor, product: Any) -> Tensor:
     """sum_jp by_points_ip k'(s_ij) by_others_jp others_j, for functions of inner products s."""
     P, D = by_others.shape[-1], others.shape[-1]
-    columns = (by_others[..., :, None] * others.to(by_others.dtype)[..., None, :]).flatten(-2)
+    columns = (by_others[..., :, None] * others.to(by_others.dtype)[..., None, :]).reshape(*others.shape[:-1], P * D)
     return (by_points[..., None] * product(columns).unflatten(-1, (P, D))).sum(-2)
 
 
@@ -88,14 +88,22 @@ def _backward(ctx: Any, matvec: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grads[1] = by_points(y, x, v, grad)
     if needs_v:
         grads[2] = product(y, x, grad, term)
-    components = torch.eye(len(kinds), dtype=weights.dtype, device=weights.device)
+
+    def by_component(kind: int) -> Tensor:
+        """<grad, K_c v> of each component alone."""
+        one, each = torch.ones_like(weights[:1]).detach(), []
+        for c in range(len(kinds)):
+            alone = matvec(
+                x, y, v, one, params[c : c + 1], kinds[c : c + 1], shapes[c : c + 1], allow_tf32, kind, 0, -1, diagonal
+            )
+            each.append((alone * grad).sum(dtype=torch.float64))
+        return torch.stack(each)
+
     if needs_weights:
-        each = [(product(x, y, v, term, one) * grad).sum(dtype=torch.float64) for one in components]
-        grads[3] = torch.stack(each)
+        grads[3] = by_component(term)
     if needs_params:
-        bend = _derived(_BY_T, term)
-        each = [(product(x, y, v, bend, one) * grad).sum(dtype=torch.float64) for one in components]
-        grads[4] = pad((torch.stack(each) * weights)[:, None], (0, params.shape[1] - 1))
+        by_params = by_component(_derived(_BY_T, term)) * weights
+        grads[4] = pad(by_params[:, None], (0, params.shape[1] - 1))
     return *grads, *[None] * 7
 
 
@@ -113,7 +121,12 @@ def _by_ranges(*args: Any) -> Tensor:
     if calls == 1 or not x.is_cpu:
         return _operator(*args)
     cuts = [begin + (end - begin) * call // calls for call in range(calls + 1)]
-    return torch.cat([_operator(*args[:-3], *rows, diagonal) for rows in zip(cuts, cuts[1:])], -2)
+    parts, columns = [], problems * y.shape[-2]
+    with _progress.sweep("", (end - begin) * columns) as report:
+        for first, last in zip(cuts, cuts[1:]):
+            parts.append(_operator(*args[:-3], first, last, diagonal))
+            report((last - first) * columns)
+    return torch.cat(parts, -2)
 
 
 def register(back_end: str = "", run: Any = None) -> Callable[..., Any]:
@@ -124,7 +137,7 @@ def register(back_end: str = "", run: Any = None) -> Callable[..., Any]:
         return _backward(ctx, matvec, grad)
 
     torch.library.register_fake(f"wgan_kernels::kernel_matvec{back_end}", _fake, lib=_schemas.LIBRARY)
-    matvec = differentiable(f"kernel_matvec{back_end}", _setup_context, backward, run)
+    matvec = differentiable(f"kernel_matvec{back_end}", _setup_context, backward, run, listened=True)
     return matvec
 
 

@@ -151,10 +151,11 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
 
     def run(*args: Any) -> tuple[Tensor, ...]:
         x, y = args[x_at], args[x_at + 1]
-        if x.numel() + y.numel() < _ONE_CALL or not x.is_cpu:
+        components = args[tensors - 1].shape[0]
+        if (x.numel() + y.numel()) * components < _ONE_CALL or not x.is_cpu:
             return operator(*args)
         begin, end, diagonal, needs = args[-4:]
-        rows, components = x.shape[-2] + y.shape[-2], args[tensors - 1].shape[0]
+        rows = x.shape[-2] + y.shape[-2]
         end = rows if end < 0 else end
         work = _pairs(rows, begin, end) * (x.shape[-1] + _KERNEL_FUNCTION * components)
         work *= x.shape[0] if x.dim() == 3 else 1
@@ -168,12 +169,13 @@ def _by_ranges(operator: Callable[..., tuple[Tensor, ...]], x_at: int, tensors: 
         with _progress.sweep(_PASSES[x_at], _pairs(rows, begin, end)) as report:
             for first, last in _row_ranges(rows, begin, end, calls):
                 part = operator(*args[:-4], first, last, diagonal, needs)
-                total = part if total is None else [whole.add_(share) for whole, share in zip(total, part)]
+                # Of thousands of parts, which are rounded once, when they are added up.
+                total = [t.double() for t in part] if total is None else [w.add_(t) for w, t in zip(total, part)]
                 report(_pairs(rows, first, last))
         if x_at == 0:  # the value is a small difference of large sums: not to be added up in float32
             _, sums, *grads = total
-            total = (args[2] * sums).sum((-2, -1)).to(part[0].dtype), sums, *grads
-        return tuple(total)
+            total = (args[2] * sums).sum((-2, -1)), sums, *grads
+        return tuple(whole.to(like.dtype) for whole, like in zip(total, part))
 
     return run
 
@@ -198,10 +200,10 @@ def register(back_end: str = "", by_ranges: Any = None) -> tuple[Callable[..., A
         return _double_backward(ctx, sums_double_backward, *grads)
 
     sums_double_backward = differentiable(
-        names[2], lambda ctx, inputs, output: None, third_derivative("kernel_sums"), runs[2]
+        names[2], lambda ctx, inputs, output: None, third_derivative("kernel_sums"), runs[2], listened=True
     )
-    sums_backward = differentiable(names[1], _setup_backward_context, double_backward, runs[1])
-    return differentiable(names[0], _setup_context, backward, runs[0]), runs[0], sums_backward
+    sums_backward = differentiable(names[1], _setup_backward_context, double_backward, runs[1], listened=True)
+    return differentiable(names[0], _setup_context, backward, runs[0], listened=True), runs[0], sums_backward
 
 
 _kernel_sums, _run, _kernel_sums_backward = register(by_ranges=_by_ranges)
@@ -302,7 +304,7 @@ def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor
     return grad_x, grad_y, None
 
 
-_kernel_sums_value = eager_function("kernel_sums_value", _value_forward, _value_backward)
+_kernel_sums_value = eager_function("kernel_sums_value", _value_forward, _value_backward, listened=True)
 
 
 def weighted_kernel_sum(
