@@ -56,6 +56,8 @@ class Recorder:
         for config in self.configs:
             arguments = {**dict(zip(self.kernel.arg_names, values)), **named, **config.kwargs}
             options = {"num_warps": config.num_warps, "num_stages": config.num_stages}
+            if config.maxnreg is not None:
+                options["maxnreg"] = config.maxnreg
             what = [self.kernel.__name__, self.case]
             if "EXACT" in arguments:
                 what.append("differences" if arguments["EXACT"] else arguments["PRECISION"])

@@ -23,10 +23,13 @@ BLOCK, FEATURES = 32, 16  # FEATURES: of a point that are loaded at a time
 PROGRAMS = 256  # at least so many, where there is work for them: what a tile's rows meet is shared out among several
 
 
-def ahead(*stages: int, num_warps: int = 4, num_stages: int = 2) -> list[triton.Config]:
+def ahead(
+    *stages: int, num_warps: int = 4, num_stages: int = 2, maxnreg: int | None = None
+) -> list[triton.Config]:  # fmt: skip
     """Configurations of a sweep over tiles: how many steps ahead points are loaded, and nothing that would change the
     order of sums, as other tiles and warps would, and with it the bits from one process to the next."""
-    return [triton.Config({"STAGES": n}, num_warps=num_warps, num_stages=num_stages) for n in stages]
+    settings = {"num_warps": num_warps, "num_stages": num_stages, "maxnreg": maxnreg}
+    return [triton.Config({"STAGES": n}, **settings) for n in stages]
 
 
 def tuned(configs: Sequence[triton.Config]) -> Callable[[Any], Any]:

@@ -36,10 +36,11 @@ def _root_and_quotient(spread, eps, numerator):
 
 @triton.jit
 def _count(stats, w, low, high, inside):
-    """The bits of magnitudes, a NaN's too, are ordered as the numbers are; integers may be added in any order."""
-    at_bound = tl.sum((inside & ((w <= low) | (w >= high))).to(tl.int64), 0)
+    """The bits of magnitudes, a NaN's too, are ordered as the numbers are; integers may be added in any order.
+    A block counts in 32 bits: in 64, registers would spill."""
+    at_bound = tl.sum((inside & ((w <= low) | (w >= high))).to(tl.int32), 0)
     bits = tl.abs(w).to(tl.float64).to(tl.int64, bitcast=True)
-    tl.atomic_add(stats, at_bound)
+    tl.atomic_add(stats, at_bound.to(tl.int64))
     tl.atomic_max(stats + 1, tl.max(tl.where(inside, bits, 0), 0))
 
 
