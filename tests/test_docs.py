@@ -47,6 +47,7 @@ def test_the_guide_of_the_mmd(one_rank: None, capsys: pytest.CaptureFixture[str]
 def test_the_readme() -> None:
     critic = nn.Sequential(nn.Linear(8, 16), nn.LeakyReLU(), nn.Linear(16, 1))
     samples = {name: torch.randn(12, 8) for name in ("x", "y", "real", "fake")}
+    samples |= {name: torch.randn(1000, 8) for name in ("real_features", "fake_features")}
     run("README.md", {"torch": torch, "nn": nn, "critic": critic, **samples})
     assert all(parameter.abs().max() <= 0.01 for parameter in critic.parameters())  # the blocks did clip
 

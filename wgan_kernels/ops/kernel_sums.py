@@ -18,7 +18,7 @@ from ._mixtures import allows_tf32, as_tensors, keep_for_graphs, shapes_of
 _X, _Y, _PARAMS = 1, 2, 4
 # Pairs times features (and what a kernel function takes for one more) in one call of an operator: some tenths of a
 # second on one core, between which Python can hear an interrupt.
-_WORK_PER_CALL = 2e10
+_WORK_PER_CALL = 1e10
 _KERNEL_FUNCTION = 8  # features that take as long as one component of the kernel
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
 _ROWS = 96
