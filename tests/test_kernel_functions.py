@@ -9,7 +9,17 @@ import pytest
 import torch
 from cases import DTYPES, assert_same_error, compile_once, leaf, samples
 from test_kernel_sums import derivatives, one_sweep
-from tolerances import COINCIDENT, FAR_FROM_ORIGIN, FLOOR, KERNEL_VALUE, assert_same_by_another_route, largest
+from tolerances import (
+    COINCIDENT,
+    FAR_FROM_ORIGIN,
+    FLOAT32_DISTANCES,
+    FLOOR,
+    KERNEL_VALUE,
+    ON_A_LINE,
+    SECOND_DERIVATIVE,
+    assert_same_by_another_route,
+    largest,
+)
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -79,7 +89,7 @@ def assert_near(actual: Tensor, exact: Tensor, size: float, what: str) -> None:
     """Off by no more than rounding, of what the result's dtype and float32 distances have of it."""
     eps = torch.finfo(actual.dtype).eps
     error, allowed = largest(actual.double() - exact), FLOOR[actual.dtype] * eps * max(size, largest(exact))
-    allowed += 0 if actual.dtype == torch.float64 else 64 * torch.finfo(torch.float32).eps * size
+    allowed += 0 if actual.dtype == torch.float64 else FLOAT32_DISTANCES * torch.finfo(torch.float32).eps * size
     assert error <= allowed, f"{what}: error {error:.3g}, allowed {allowed:.3g}"
 
 
@@ -102,12 +112,12 @@ def test_values_and_derivatives(backend: str, dtype: torch.dtype, kernel: kernel
             terms = formula_matrix(torch.cat([x, y]), torch.cat([x, y]), kernel).abs().max().item()
             assert_near(value, exact[0], 4 * terms, f"value, {where}")
             # Neighbours on a line are near, and the root of a difference of squares has as many digits less.
-            rough = 1 if D > 1 else 100
+            rough = 1 if D > 1 else ON_A_LINE
             for each in (first, one_sweep(ours, (x, y))):
                 for result, good in zip(each, exact[1], strict=True):
                     assert_near(result, good, rough * largest(good), f"gradient, {where}")
             for result, good in zip(second, exact[2], strict=True) if D > 1 else ():
-                assert_near(result, good, 10 * largest(good), f"second derivative, {where}")
+                assert_near(result, good, SECOND_DERIVATIVE * largest(good), f"second derivative, {where}")
 
 
 @EACH

@@ -42,6 +42,11 @@ FAR_APART = 1e-6
 COINCIDENT = 64.0
 # Roundings in one kernel value at distances up to the kernel's scale:
 KERNEL_VALUE = {torch.float64: 8.0, torch.float32: 4.0}
+# Roundings of float32 in what is computed from float32 distances of points near the origin:
+FLOAT32_DISTANCES = 64.0
+# How much rougher first derivatives are between neighbours on a line, whose distance is a root of a difference of
+# squares, and second derivatives, whose terms cancel:
+ON_A_LINE, SECOND_DERIVATIVE = 100.0, 10.0
 # Results in half-width floats that were rounded on the way to them:
 ROUNDED_TWICE = 2.0
 # Parts added up in half-width floats, with sums of order 1:

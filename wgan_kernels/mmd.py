@@ -78,7 +78,7 @@ def mmd2(
     weights and for 'linear'. Distances are taken
     between centred points, in float32 where that leaves them enough digits and in float64 otherwise; sums run in
     float64 in a fixed order: the same input gives the same bits for any number of threads. A large call on the CPU
-    hears Ctrl-C within some tenths of a second.
+    hears Ctrl-C between ranges of rows, of some tenths of a second each; batches of many small problems are one range.
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", lemma 6 (unbiased), equation 5 (biased) and section 6
     (linear); Zaremba et al. 2013, "B-tests: Low Variance Kernel Two-Sample Tests", section 2, with lemma 6 in each
     block, which is for N != M too.
