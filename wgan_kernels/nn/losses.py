@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .kernels import Kernel
-from .mmd import mmd2
-from .penalty import gradient_penalty
+from ..kernels import Kernel
+from ..mmd import mmd2
+from ..penalty import gradient_penalty
 
 
 class GradientPenalty(nn.Module):
