@@ -1,18 +1,22 @@
-"""The speed of a run and its loss curve beside those of the same run on plain PyTorch."""
+"""Speed and memory of a run and its loss curve beside those of the same run on plain PyTorch."""
 
 from __future__ import annotations
 
+import json
 import statistics
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from .config import Config
 from .data import Data
 from .interrupt import Interrupt
 from .loop import Training
-from .objectives.wgan_gp import WGANGP, PlainWGANGP
+from .objectives import make_objective
 
 ROUNDS = 12
 STEPS_PER_ROUND = 50
@@ -34,9 +38,12 @@ class Comparison:
     plain: float
     speedup: float
     speedup_range: tuple[float, float]
+    library_bytes: int  # at most in one step, beside networks and data
+    plain_bytes: int
     curve_steps: int
     curve_difference: float  # in float64
     curve_difference_float32: float
+    curves: dict[str, list[float]] = field(repr=False)  # of the first update's loss, in float32
 
     @property
     def same_curve(self) -> bool:
@@ -67,6 +74,7 @@ def compare(config: Config, data: Data, interrupt: Interrupt) -> Comparison | No
         rates = [rate[1:] for rate in rates]
     library, plain = rates
     ratios = [ours / theirs for ours, theirs in zip(library, plain, strict=True)]
+    library_bytes, plain_bytes = (_memory(run) for run in runs)
     return Comparison(
         rounds=len(ratios),
         steps_per_round=steps,
@@ -74,14 +82,17 @@ def compare(config: Config, data: Data, interrupt: Interrupt) -> Comparison | No
         plain=statistics.median(plain),
         speedup=statistics.median(ratios),
         speedup_range=(min(ratios), max(ratios)),
+        library_bytes=library_bytes,
+        plain_bytes=plain_bytes,
         curve_steps=len(exact[0]),
         curve_difference=_difference(*exact),
         curve_difference_float32=_difference(*[curve[:CURVE_STEPS] for curve in curves]),
+        curves={name: _losses(curve) for name, curve in zip(("library", "plain PyTorch"), curves, strict=True)},
     )
 
 
 def _both_ways(config: Config, data: Data, dtype: torch.dtype) -> list[Training]:
-    return [Training(config, data, objective, dtype) for objective in (WGANGP(), PlainWGANGP())]
+    return [Training(config, data, make_objective(config, plain), dtype) for plain in (False, True)]
 
 
 def _steps(run: Training, number: int, interrupt: Interrupt) -> Curve:
@@ -90,10 +101,33 @@ def _steps(run: Training, number: int, interrupt: Interrupt) -> Curve:
     return [run.step() for _ in range(min(number, left)) if not interrupt.requested]
 
 
+def _losses(curve: Curve) -> list[float]:
+    return [next(iter(values.values())) for values in curve]
+
+
 def _difference(library: Curve, plain: Curve) -> float:
-    """The largest difference of the critic's losses, relative to the loss's parts; NaN where a loss is."""
-    differences = [
-        abs(ours["critic_loss"] - theirs["critic_loss"]) / (abs(theirs["wasserstein"]) + theirs["penalty"])
-        for ours, theirs in zip(library, plain, strict=True)
-    ]
-    return torch.tensor(differences, dtype=torch.float64).max().item()
+    """The largest difference of a step's figures, relative to their size over all steps; NaN where one is."""
+    ours, theirs = (torch.tensor([list(values.values()) for values in curve], dtype=torch.float64)
+                    for curve in (library, plain))  # fmt: skip
+    size = theirs.abs().amax(0).clamp(min=torch.finfo(torch.float64).tiny)
+    return ((ours - theirs).abs() / size).max().item()
+
+
+def _memory(run: Training) -> int:
+    """How much more than before is held at once in a step."""
+    if run.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run.step()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        run.step()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        found.export_chrome_trace(str(path))
+        events = [each for each in json.loads(path.read_text())["traceEvents"] if each.get("name") == "[memory]"]
+    held = most = 0
+    for event in sorted(events, key=lambda event: event["ts"]):
+        held += event["args"]["Bytes"]
+        most = max(most, held)
+    return most

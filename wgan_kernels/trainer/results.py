@@ -1,27 +1,23 @@
-"""What a run leaves behind: files, each either whole or not there, and a summary."""
+"""What a run leaves behind, and its summary for people."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import wgan_kernels as wk
 
+from .checkpoint import replacing
 from .comparison import CURVE_TOLERANCE, Comparison
 from .config import Config
-from .data import Data
 from .evaluation import Judge
-from .loop import Record, Training
-from .pictures import draw_curves, draw_samples
+from .loop import Training
+from .pictures import save_comparison, save_pictures
+from .record import Record
 from .verification import TOLERANCE, Verifier, float32_tolerance
 
 
@@ -30,7 +26,6 @@ class Results:
     """Everything that the files and the summary tell."""
 
     config: Config
-    data: Data
     training: Training
     judge: Judge
     verifier: Verifier
@@ -39,92 +34,59 @@ class Results:
 
     @property
     def mmd2(self) -> dict[str, float]:
-        """MMD^2 to the held-out images."""
-        generated = self.judge.mmd2(self.training.evaluation_samples())
-        return {"generated": generated, "train": self.judge.train_mmd2, "untrained": self.record.mmd2[0]}
-
-
-def prepare(folder: Path) -> None:
-    """Makes the folder and proves that files can be written there, before any time is spent; raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of `path` once written, so that `path` never holds half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        """MMD^2 to the held-out samples."""
+        return {
+            "generated": self.judge.mmd2(self.training.evaluation_samples()),
+            "train": self.judge.train_mmd2,
+            "gaussian": self.judge.gaussian_mmd2,
+            "untrained": self.record.mmd2[0],
+        }
 
 
 def save(results: Results) -> None:
-    """Writes checkpoint, pictures and metrics."""
-    folder = results.config.out
-    with replacing(folder / "checkpoint.pt") as path:
-        torch.save(_checkpoint(results), path)
-    with replacing(folder / "samples.png") as path:
-        draw_samples(path, results.training.evaluation_samples(), results.data)
-    with replacing(folder / "curves.png") as path:
-        draw_curves(path, results.record, results.judge)
+    """Writes pictures and metrics."""
+    save_pictures(results.config.out, results.training, results.record, results.judge)
     save_metrics(results)
 
 
 def save_metrics(results: Results) -> None:
+    if results.comparison is not None:
+        figures = {name: f"{rate:.1f} steps/s, {size}" for name, rate, size in _speeds(results.comparison)}
+        save_comparison(results.config.out / "comparison.png", results.comparison.curves, figures)
     with replacing(results.config.out / "metrics.json") as path:
-        path.write_text(json.dumps(_metrics(results), indent=1, allow_nan=False) + "\n")
+        path.write_text(json.dumps(_finite(_metrics(results)), indent=1, allow_nan=False) + "\n")
 
 
-def _checkpoint(results: Results) -> dict[str, Any]:
-    """Plain containers of tensors and numbers, which torch.load(weights_only=True) takes."""
-    training = results.training
-    return {
-        "step": training.step_count,
-        "config": _plain(results.config),
-        "evaluation_latents": training.evaluation_latents,
-        **{name: network.state_dict() for name, network in training.networks.items()},
-        **{f"{name}_optimizer": optimizer.state_dict() for name, optimizer in training.optimizers.items()},
-    }
+def _speeds(comparison: Comparison) -> list[tuple[str, float, str]]:
+    sizes = [f"{number / 2**20:.1f} MiB a step" for number in (comparison.library_bytes, comparison.plain_bytes)]
+    return list(zip(comparison.curves, (comparison.library, comparison.plain), sizes, strict=True))
 
 
-def _plain(config: Config) -> dict[str, Any]:
-    return {**asdict(config), "out": str(config.out)}
-
-
-def _finite(value: float) -> float | None:
+def _finite(value: Any) -> Any:
     """JSON has no NaN, which is what a diverged generator comes to."""
-    return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _metrics(results: Results) -> dict[str, Any]:
-    record, verifier = results.record, results.verifier
+    record, verifier, training = results.record, results.verifier, results.training
     return {
-        "config": _plain(results.config),
-        "objective": results.training.objective.name,
+        "config": results.config.plain(),
         "versions": {"wgan_kernels": wk.__version__, "torch": torch.__version__},
         "backend": backend(results.config),
         "outcome": record.outcome,
         "explanation": record.explanation,
-        "steps": results.training.step_count,
+        "steps": training.step_count,
         "seconds": record.seconds,
         "bandwidth": results.judge.bandwidth,
-        "mmd2": {name: _finite(value) for name, value in results.mmd2.items()},
+        "mmd2": results.mmd2,
+        "modes": results.judge.modes(training.evaluation_samples()),
         "verification": {"checks": verifier.checks, "tolerance": TOLERANCE, "worst": asdict(verifier.worst)},
-        "comparison": _comparison(results),
+        "comparison": None if results.comparison is None else asdict(results.comparison),
         "history": record.history,
         "mmd2_history": [[step, _finite(value)] for step, value in record.mmd2.items()],
     }
-
-
-def _comparison(results: Results) -> dict[str, Any] | None:
-    if results.comparison is None:
-        return None
-    values = asdict(results.comparison).items()
-    return {name: _finite(value) if isinstance(value, float) else value for name, value in values}
 
 
 def backend(config: Config) -> str:
@@ -139,26 +101,35 @@ def backend(config: Config) -> str:
 
 def summary(results: Results) -> str:
     """What the run came to, for people."""
-    record, training, data = results.record, results.training, results.data
-    steps = training.step_count
-    rate = steps / record.seconds if record.seconds else 0.0
+    record, training, config = results.record, results.training, results.config
+    rate = record.steps_timed / record.seconds if record.seconds else 0.0
     mmd2 = results.mmd2
     lines = [
-        f"{training.objective.name} ({results.config.architecture}) on digits: {len(data.train)} to learn from, "
-        f"{len(data.held_out)} held out; {record.outcome}",
-        f"  back end      {backend(results.config)}",
-        f"  training      {steps} of {results.config.steps} steps in {record.seconds:.1f} s: "
-        f"{rate:.1f} steps/s with checks and evaluations",
-        f"  MMD\N{SUPERSCRIPT TWO} to the held-out digits, unbiased, RBF of bandwidth {results.judge.bandwidth:.2f} "
+        f"{config.objective} ({config.architecture}) on {config.data}: {len(training.data.train)} samples to learn "
+        f"from, {len(training.data.held_out)} held out; {record.outcome}",
+        f"  back end      {backend(config)}",
+        f"  training      {training.step_count} of {config.steps} steps; {record.steps_timed} in {record.seconds:.1f} "
+        f"s: {rate:.1f} steps/s with checks and evaluations",
+        f"  MMD\N{SUPERSCRIPT TWO} to held-out samples, unbiased, RBF of bandwidth {results.judge.bandwidth:.2f} "
         "(about 0 for equal distributions)",
-        f"    generated digits     {mmd2['generated']: .5f}",
-        f"    training digits      {mmd2['train']: .5f}",
+        f"    generated samples    {mmd2['generated']: .5f}",
+        f"    training samples     {mmd2['train']: .5f}",
+        f"    Gaussian fitted      {mmd2['gaussian']: .5f}",
         f"    untrained generator  {mmd2['untrained']: .5f}",
+        *_mode_lines(results),
         *_verification_lines(results),
         *_comparison_lines(results),
-        f"  files         {results.config.out}/: samples.png, curves.png, metrics.json, checkpoint.pt",
+        f"  files         {config.out}/: {', '.join(sorted(each.name for each in config.out.iterdir()))}",
     ]
     return "\n".join(lines)
+
+
+def _mode_lines(results: Results) -> list[str]:
+    modes = results.judge.modes(results.training.evaluation_samples())
+    if modes is None:
+        return []
+    return [f"  modes         {modes['found']} of {modes['modes']}; {modes['near']:.1%} of the samples within "
+            "4 \N{GREEK SMALL LETTER SIGMA} of one"]  # fmt: skip
 
 
 def _verification_lines(results: Results) -> list[str]:
@@ -166,12 +137,14 @@ def _verification_lines(results: Results) -> list[str]:
     if not verifier.interval:
         return ["  verification  off"]
     if results.record.outcome == "verification failed":
-        return [f"  verification  FAILED, as reported below; {verifier.checks} checked steps before it agreed"]
+        return [f"  verification  FAILED, as reported below; {verifier.checks} checked updates before it agreed"]
+    rows = results.training.objective.batch_size
     return [
-        f"  verification  {verifier.checks} checked steps agree with plain PyTorch: largest relative error in float64 "
-        f"{worst.loss:.0e} (loss), {worst.gradient:.0e} (gradients), tolerance {TOLERANCE:.0e};",
-        f"    the float32 loss that was trained on is off from float64 by {worst.float32_loss:.0e} at most, "
-        f"tolerance {float32_tolerance(results.config.batch_size):.0e}",
+        f"  verification  {verifier.checks} checked updates agree with plain PyTorch: largest relative error in "
+        f"float64 {worst.loss:.0e} (loss),",
+        f"    {worst.gradient:.0e} (gradients), {worst.weights:.0e} (weights after the step), tolerance {TOLERANCE:.0e};",
+        f"    the loss that was trained on is off from float64 by {worst.float32_loss:.0e} at most, "
+        + ("not held to anything with --amp" if results.config.amp else f"tolerance {float32_tolerance(rows):.0e}"),
     ]
 
 
@@ -180,12 +153,10 @@ def _comparison_lines(results: Results) -> list[str]:
     if comparison is None:
         return ["  speed         not compared"]
     low, high = comparison.speedup_range
-    ours = f"this library ({backend(results.config).split(',')[0]})"
     return [
         f"  speed         same seed, same steps, in turns: {comparison.rounds} rounds of "
         f"{comparison.steps_per_round} steps each, no checks or evaluations",
-        f"    {ours:<36} {comparison.library:7.1f} steps/s",
-        f"    {'plain PyTorch (autograd.grad, norm)':<36} {comparison.plain:7.1f} steps/s",
+        *[f"    {name:<36} {rate:7.1f} steps/s, {size}" for name, rate, size in _speeds(comparison)],
         f"    ratio {comparison.speedup:.2f} ({low:.2f} to {high:.2f} by round)",
         f"  loss curves   {'the same' if comparison.same_curve else 'DIFFERENT'} over {comparison.curve_steps} steps: "
         f"largest relative difference {comparison.curve_difference:.0e} in float64, tolerance {CURVE_TOLERANCE:.0e},",
