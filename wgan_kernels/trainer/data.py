@@ -62,7 +62,7 @@ def load(name: str, least_side: int = 0) -> Data:
     if not least_side:
         return data
     if not data.is_image:
-        raise files.DataError(f"--architecture needs images for its convolutions, and {name} holds {data.shape}")
+        raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
     return resized(data, max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))))
 
 

@@ -41,8 +41,8 @@ class Judge:
 
 
 def _fitted_gaussian(samples: Tensor) -> Tensor:
-    """As many draws from the normal distribution with the mean and covariance of samples (N, P)."""
+    """Draws from the normal distribution with the mean and covariance of samples (N, P)."""
     n, mean = len(samples), samples.mean(0)
-    normal = torch.randn(n, n, generator=torch.Generator().manual_seed(0))
+    normal = torch.randn(SAMPLES, n, generator=torch.Generator().manual_seed(0))
     # Sums of centred samples with normal weights have their covariance.
     return mean + normal @ (samples - mean) / (n - 1) ** 0.5

@@ -19,7 +19,7 @@ from .networks import ARCHITECTURES, Sizes
 from .objectives import Objective, make_objective
 from .objectives.base import Batch, Terms, Update
 
-SAMPLES = 2000  # at most, to judge by
+SAMPLES = 2000  # to judge by
 REFERENCES = 64  # of virtual batch normalisation
 
 Check = Callable[[Update, "Training", Batch, Terms], None]
@@ -41,7 +41,7 @@ class Training:
         averaging = get_ema_multi_avg_fn(config.ema)
         self.average = AveragedModel(self.generator, multi_avg_fn=averaging) if config.ema else None
         self.past = AveragedModel(self.networks) if config.historical_averaging else None
-        self.evaluation_latents = self._normal(min(len(data.train), SAMPLES), self.objective.latent)
+        self.evaluation_latents = self._normal(SAMPLES, self.objective.latent)
         self.updates = self.objective.updates()
         self.optimizers = {update.name: self._make_optimizer(update) for update in self.updates}
         self._losses = {each.name: torch.compile(each.loss) if config.compile else each.loss for each in self.updates}

@@ -30,6 +30,8 @@ def save_pictures(folder: Path, training: Training, record: Record, judge: Judge
     _save(folder / "weights.png", (12, 8), lambda figure: _weights(figure, training.networks))
     if training.data.shape == (2,) and "critic" in training.networks and training.objective.critic_outputs == 1:
         _save(folder / "surface.png", (7, 6), lambda figure: _surface(figure, training))
+    else:
+        (folder / "surface.png").unlink(missing_ok=True)  # of an earlier run
 
 
 def save_comparison(path: Path, curves: dict[str, list[float]], figures: dict[str, str]) -> None:

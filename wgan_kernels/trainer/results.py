@@ -50,6 +50,7 @@ def save(results: Results) -> None:
 
 
 def save_metrics(results: Results) -> None:
+    (results.config.out / "comparison.png").unlink(missing_ok=True)  # of an earlier run
     if results.comparison is not None:
         figures = {name: f"{rate:.1f} steps/s, {size}" for name, rate, size in _speeds(results.comparison)}
         save_comparison(results.config.out / "comparison.png", results.comparison.curves, figures)

@@ -88,9 +88,10 @@ class Side:
         players = {name: p for name, p in networks.named_parameters() if name.partition(".")[0] in update.players}
         params = list(players.values())
         self.terms = update.loss(networks, batch)
-        gradients = torch.autograd.grad(self.terms["loss"], params, allow_unused=True)
-        for param, gradient in zip(params, gradients, strict=True):
-            param.grad = torch.zeros_like(param) if gradient is None else gradient
+        networks.zero_grad()
+        self.terms["loss"].backward()  # not autograd.grad, whose gradients may have strides that no optimiser expects
+        for param in params:
+            param.grad = torch.zeros_like(param) if param.grad is None else param.grad
         self.gradients: dict[str, Tensor] = {name: param.grad for name, param in players.items()}
         optimizer = objective.optimizer(update.name, params)
         optimizer.load_state_dict(copy.deepcopy(training.optimizers[update.name].state_dict()))
