@@ -69,6 +69,8 @@ def start(config: Config) -> tuple[Training, Verifier, dict | None]:
     training = Training(config, data, objective)
     if state is not None:
         restore(training, state)
+    if ranks.number() == 0:
+        prepare(config.out)
     return training, Verifier(config.verify, plain), state
 
 
@@ -78,7 +80,6 @@ def run(training: Training, verifier: Verifier, interrupt: Interrupt, resumed: b
     if ranks.number() > 0:
         train(training, None, verifier, interrupt, record, None)
         return _status(record, interrupt)
-    prepare(config.out)
     log = Log(config.out, record, training.step_count, config.tensorboard)
     with replacing(config.out / "config.yaml") as path:
         path.write_text(config.to_yaml())

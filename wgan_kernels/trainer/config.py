@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -91,7 +91,7 @@ class Config:
 
     def plain(self) -> dict[str, Any]:
         """Numbers and strings, as files take them."""
-        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {**asdict(self), "out": str(self.out)}
 
     def to_yaml(self) -> str:
         given = {name: value for name, value in self.plain().items() if value is not None}
@@ -99,9 +99,8 @@ class Config:
 
 
 def _plain(value: Any) -> Any:
-    """jsonargparse's numbers are of subclasses."""
-    kind = next((kind for kind in (bool, int, float) if isinstance(value, kind)), str)
-    return None if value is None else kind(value)
+    """jsonargparse's numbers are of subclasses, which files do not take."""
+    return next((kind(value) for kind in (bool, int, float) if isinstance(value, kind)), value)
 
 
 def make_parser() -> ArgumentParser:
@@ -124,7 +123,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     parser = make_parser()
     given = parser.parse_args(arguments).as_dict()
     given.pop("config")
-    config = Config(**given)
+    config = Config(**{name: _plain(value) for name, value in given.items()})
     if problem := _problem(config):
         parser.error(problem)
     return config

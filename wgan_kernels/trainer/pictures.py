@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,10 +64,10 @@ def _samples(figure: Figure, training: Training) -> None:
     for axes, (title, samples) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         axes.set_title(title)
         if data.is_image:
-            axes.imshow(sample_grid(samples, data.shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(sample_grid(samples, data.shape).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set_axis_off()
         else:
-            axes.scatter(*samples[:POINTS, :2].T, s=4, alpha=0.5)
+            axes.scatter(*samples[:POINTS, :2].T.numpy(), s=4, alpha=0.5)
             _frame(axes, data)
 
 
@@ -85,9 +86,10 @@ def _frame(axes: Axes, data: Data) -> tuple[Tensor, Tensor]:
     """As much of the plane as the data covers, and a half more."""
     low, high = data.held_out[:, :2].amin(0), data.held_out[:, :2].amax(0)
     margin = (high - low).clamp(min=1) / 4
-    axes.set_xlim((low - margin)[0], (high + margin)[0])
-    axes.set_ylim((low - margin)[1], (high + margin)[1])
-    return low - margin, high + margin
+    low, high = low - margin, high + margin
+    axes.set_xlim(low[0].item(), high[0].item())
+    axes.set_ylim(low[1].item(), high[1].item())
+    return low, high
 
 
 @torch.no_grad()
@@ -99,8 +101,8 @@ def _surface(figure: Figure, training: Training) -> None:
     across, up = torch.meshgrid(*lines, indexing="xy")
     points = torch.stack([across.flatten(), up.flatten()], 1).to(training.device, training.dtype)
     values = training.networks.critic(points).reshape(across.shape).float().cpu()
-    figure.colorbar(axes.contourf(across, up, values, levels=24), ax=axes)
-    axes.scatter(*training.data.held_out[:POINTS].T, s=2, color="black", alpha=0.4)
+    figure.colorbar(axes.contourf(*[each.numpy() for each in (across, up, values)], levels=24), ax=axes)
+    axes.scatter(*training.data.held_out[:POINTS].T.numpy(), s=2, color="black", alpha=0.4)
     axes.set_title("value of the critic")
 
 
@@ -109,11 +111,14 @@ def _weights(figure: Figure, networks: nn.ModuleDict) -> None:
     panels = figure.subplots(2, len(networks), squeeze=False)
     for (name, network), above, below in zip(networks.items(), *panels, strict=True):
         layers = [param for param in network.parameters() if param.dim() > 1]
-        norms = [0.0 if param.grad is None else param.grad.norm().item() for param in layers]
-        above.semilogy(range(1, len(norms) + 1), norms, marker="o")
+        norms = [math.nan if param.grad is None else param.grad.norm().item() for param in layers]
+        above.plot(range(1, len(norms) + 1), norms, marker="o")
+        if any(norm > 0 for norm in norms):
+            above.set_yscale("log")
         above.set(title=f"{name}: norm of the last gradient", xlabel="layer")
-        below.hist(torch.cat([param.detach().flatten() for param in layers]).float().cpu().numpy(), bins=100)
-        below.set(title=f"{name}: weights", yscale="log")
+        weights = torch.cat([param.detach().flatten() for param in layers]).float().cpu()
+        below.hist(weights[weights.isfinite()].numpy(), bins=100, log=True)
+        below.set(title=f"{name}: weights")
 
 
 def _curves(figure: Figure, record: Record, judge: Judge) -> None:

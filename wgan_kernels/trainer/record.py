@@ -95,13 +95,15 @@ class Log:
             with self._path.open(newline="") as file:
                 rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
                 names = list(rows[0])
+            if int(rows[-1]["step"]) != step:
+                raise ValueError(f"it ends with step {rows[-1]['step']}, and the checkpoint is of step {step}")
             for row in rows:
                 if row["mmd2"]:
                     self._record.mmd2[int(row["step"])] = float(row["mmd2"])
                 if row["step"] != "0":
                     self._record.add({name: float(row[name]) for name in names[1:-1]})
         except (OSError, KeyError, IndexError, ValueError, TypeError, csv.Error) as error:
-            raise FileError(f"{self._path}: is not the log of the run's checkpoint: {error!r}") from error
+            raise FileError(f"{self._path}: is not the log of the run's checkpoint: {error}") from error
         with replacing(self._path) as path, path.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()

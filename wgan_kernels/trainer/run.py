@@ -58,5 +58,5 @@ def train(
     record.seconds, record.steps_timed = time.perf_counter() - start, training.step_count - first
     if log is not None:
         log.close()
-        if record.outcome not in ("diverged", "verification failed") or not first:
+        if record.outcome in ("finished", "interrupted"):  # else it may stand within a step
             save_checkpoint(training)
