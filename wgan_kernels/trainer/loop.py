@@ -58,7 +58,7 @@ class Training:
                     terms = self._descend(update, None if remaining else check)
             for name, value in terms.items():
                 if name != "size":
-                    found[f"{update.name}_loss" if name == "loss" else name] = value.detach().float()
+                    found[f"{update.name}_loss" if name == "loss" else name] = value.detach().double()
         if self.average is not None:
             self.average.update_parameters(self.generator)
         if self.past is not None:
