@@ -17,7 +17,6 @@ from trainer_runs import small
 from wgan_kernels.trainer import ranks
 from wgan_kernels.trainer.__main__ import main
 from wgan_kernels.trainer.loop import Training
-from wgan_kernels.trainer.objectives import make_objective
 from wgan_kernels.trainer.verification import Verifier
 
 # Whatever couples the samples of a batch is in one of these: discrepancies, features' means, batch normalisation.
@@ -34,7 +33,7 @@ RUNS = {
 def train(options: list[str]) -> dict[str, torch.Tensor]:
     training = small(*options)
     figures = [list(training.step().values()) for _ in range(2)]
-    figures.append(list(training.step(Verifier(1, make_objective(training.config, plain=True))).values()))
+    figures.append(list(training.step(Verifier(training.config)).values()))
     return {"figures": torch.tensor(figures, dtype=torch.float64), **training.networks.state_dict()}
 
 

@@ -20,7 +20,8 @@ OPTIONS = ["--width", "4", "--batch-size", "16", "--ema", "0.9", "--decay", "--c
 
 
 def command(out: Path, steps: int) -> list[str]:
-    return [sys.executable, "-m", "wgan_kernels.trainer", "--out", str(out), "--steps", str(steps), "--resume", *OPTIONS]
+    options = ["--out", str(out), "--steps", str(steps), "--resume", *OPTIONS]
+    return [sys.executable, "-m", "wgan_kernels.trainer", *options]
 
 
 def killed_and_resumed(out: Path, steps: int, kills: int, chance: random.Random) -> list[int]:
@@ -47,9 +48,10 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
         keys = one.keys() | other.keys()
         return [each for key in keys for each in differences(one.get(key), other.get(key), f"{where}.{key}")]
     if isinstance(one, (list, tuple)):
-        return [each for i, pair in enumerate(zip(one, other, strict=True)) for each in differences(*pair, f"{where}.{i}")]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [each for index, pair in pairs for each in differences(*pair, f"{where}.{index}")]
     same = torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
-    return [] if same or where.startswith(".config") else [where]
+    return [] if same or where in (".config.out", ".record.seconds") else [where]
 
 
 def compare(folder: Path, steps: int, kills: int, seed: int) -> tuple[list[int], list[str]]:

@@ -30,7 +30,7 @@ def losses(training: Training, steps: int) -> Tensor:
 
 
 def checked(training: Training, steps: int) -> Verifier:
-    verifier = Verifier(1, make_objective(training.config, plain=True))
+    verifier = Verifier(training.config)
     for _ in range(steps):
         training.step(verifier)
     return verifier

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from .config import Config
-from .loop import Training
 
 FORMAT = "wgan_kernels.trainer 2"
 NAME = "checkpoint.pt"
@@ -36,14 +35,16 @@ def prepare(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the place of `path` once it is on the disk, so that `path` never holds half a file."""
+    """A path to write to; it takes the place of `path` once it is on the disk, so that that never holds half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        _sync(path.parent)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
     except OSError as error:
         kept = "; the one from before is still there" if path.exists() else ""
         raise FileError(f"{path}: cannot be written: {error.strerror or error}{kept}") from error
@@ -51,19 +52,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def save_checkpoint(training: Training) -> None:
-    """Plain containers of tensors and numbers, which torch.load(weights_only=True) takes."""
+def save_checkpoint(config: Config, state: dict[str, Any]) -> None:
+    """state: plain containers of tensors and numbers, which torch.load(weights_only=True) takes."""
     buffer = io.BytesIO()  # torch.save explains a full disk badly
-    torch.save({"format": FORMAT, "config": training.config.plain(), **training.state_dict()}, buffer)
-    with replacing(training.config.out / NAME) as path:
+    torch.save({"format": FORMAT, "config": config.plain(), **state}, buffer)
+    with replacing(config.out / NAME) as path:
         path.write_bytes(buffer.getbuffer())
 
 
@@ -75,25 +68,14 @@ def load_checkpoint(config: Config) -> dict[str, Any] | None:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # whatever torch, zipfile and pickle make of what is no checkpoint
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise FileError(f"{path}: cannot be read as a checkpoint, and was left as it is: {reason[0]}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        got = state.get("format", "none") if isinstance(state, dict) else type(state).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileError(f"{path}: cannot be read as a checkpoint, and was left as it is: {reason}") from error
+    got = state.get("format", "none") if isinstance(state, dict) else type(state).__name__
+    if got != FORMAT:
         raise FileError(f"{path}: is no checkpoint of this trainer, of format {FORMAT!r}, got {got!r}; left as it is")
-    wanted, had = config.plain(), state["config"]
-    for each in fields(Config):
-        if not each.metadata.get("free") and wanted[each.name] != had.get(each.name):
-            option = f"--{each.name.replace('_', '-')}"
-            raise FileError(
-                f"argument {option}: must be that of the run in {path}, {had.get(each.name)!r}, got "
-                f"{wanted[each.name]!r}; its config.yaml has all of them, for --config"
-            )
+    for name in [each.name for each in fields(Config) if not each.metadata.get("free")]:
+        wanted, had = config.plain()[name], state["config"].get(name)
+        if wanted != had:
+            wrong = f"argument --{name.replace('_', '-')}: must be that of the run in {path}, {had!r}, got {wanted!r}"
+            raise FileError(f"{wrong}; its config.yaml has all of them, for --config")
     return state
-
-
-def restore(training: Training, state: dict[str, Any]) -> None:
-    try:
-        training.load_state_dict(state)
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        path = training.config.out / NAME
-        raise FileError(f"{path}: does not fit this run, and was left as it is: {error}") from error

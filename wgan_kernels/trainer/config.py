@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -88,6 +88,11 @@ class Config:
         """What is asked of the objective instead of its defaults."""
         own = {each.name: getattr(self, each.name) for each in fields(self) if each.metadata.get("own")}
         return {name: value for name, value in own.items() if value}
+
+    def resolved(self, objective: Any) -> Config:
+        """With the objective's defaults in the place of None, for the record."""
+        own = {each.name: getattr(objective, each.name, None) for each in fields(self) if each.metadata.get("own")}
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
 
     def plain(self) -> dict[str, Any]:
         """Numbers and strings, as files take them."""

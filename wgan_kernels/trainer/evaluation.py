@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,25 +24,23 @@ class Judge:
         train = data.train[:SAMPLES]
         self._held_out, self._modes = data.held_out[:SAMPLES], data.modes
         self.bandwidth = wk.median_bandwidth(train)
-        self.train_mmd2 = self.mmd2(train)
-        self.gaussian_mmd2 = self.mmd2(_fitted_gaussian(train))
+        self.baselines = {"train": self.mmd2(train), "gaussian": self.mmd2(fitted_gaussian(train))}
 
     def mmd2(self, samples: Tensor) -> float:
         return wk.mmd2(samples, self._held_out, wk.kernels.RBF(self.bandwidth)).item()
 
-    def modes(self, samples: Tensor) -> dict[str, float] | None:
+    def modes(self, samples: Tensor) -> dict[str, Any] | None:
         """Of a mixture: how many modes have 1 % of the samples within 4 sigma, and what part of all is that near."""
         if self._modes is None:
             return None
-        centres, sigma = self._modes
-        distances, nearest = torch.cdist(samples, centres).min(dim=1)
-        near = distances < 4 * sigma
-        counts = torch.bincount(nearest[near], minlength=len(centres))
+        distances, nearest = torch.cdist(samples, self._modes.centres).min(dim=1)
+        near = distances < 4 * self._modes.sigma
+        counts = torch.bincount(nearest[near], minlength=len(self._modes.centres))
         found = int((counts >= 0.01 * len(samples)).sum())
-        return {"modes": len(centres), "found": found, "near": near.float().mean().item()}
+        return {"modes": len(counts), "found": found, "near": near.float().mean().item()}
 
 
-def _fitted_gaussian(samples: Tensor) -> Tensor:
+def fitted_gaussian(samples: Tensor) -> Tensor:
     """Draws from the normal distribution with the mean and covariance of samples (N, P)."""
     n, mean = len(samples), samples.mean(0)
     normal = torch.randn(SAMPLES, n, generator=torch.Generator().manual_seed(0))

@@ -81,26 +81,20 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a step depends on and changes, in plain containers."""
-        averages = {"average": self.average, "past": self.past}
-        return {
-            "step": self.step_count,
-            "random": self.random.get_state(),
-            "networks": self.networks.state_dict(),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
-            "evaluation_latents": self.evaluation_latents,
-            **{name: average.state_dict() for name, average in averages.items() if average is not None},
-        }
+        state = {"step": self.step_count, "random": self.random.get_state(), "latents": self.evaluation_latents}
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step_count = state["step"]
         self.random.set_state(state["random"])
-        self.networks.load_state_dict(state["networks"])
-        self.evaluation_latents = state["evaluation_latents"].to(self.device)
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
-        for name, average in (("average", self.average), ("past", self.past)):
-            if average is not None:
-                average.load_state_dict(state[name])
+        self.evaluation_latents = state["latents"].to(self.device)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"networks": self.networks, "average": self.average, "past": self.past}
+        parts |= {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def draw(self, update: Update) -> Batch:
         """All ranks draw the numbers of the joined batch, and take their rows."""

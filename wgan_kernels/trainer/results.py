@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,82 +13,55 @@ import torch
 import wgan_kernels as wk
 
 from .checkpoint import replacing
-from .comparison import CURVE_TOLERANCE, Comparison
+from .comparison import CURVE_TOLERANCE
 from .config import Config
 from .evaluation import Judge
 from .loop import Training
-from .pictures import save_comparison, save_pictures
-from .record import Record
+from .run import Record
 from .verification import TOLERANCE, Verifier, float32_tolerance
 
 
-@dataclass
-class Results:
-    """Everything that the files and the summary tell."""
-
-    config: Config
-    training: Training
-    judge: Judge
-    verifier: Verifier
-    record: Record
-    comparison: Comparison | None = None
-
-    @property
-    def mmd2(self) -> dict[str, float]:
-        """MMD^2 to the held-out samples."""
-        return {
-            "generated": self.judge.mmd2(self.training.evaluation_samples()),
-            "train": self.judge.train_mmd2,
-            "gaussian": self.judge.gaussian_mmd2,
-            "untrained": self.record.mmd2[0],
-        }
-
-
-def save(results: Results) -> None:
-    """Writes pictures and metrics."""
-    save_pictures(results.config.out, results.training, results.record, results.judge)
-    save_metrics(results)
+def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Record) -> dict[str, Any]:
+    """All figures; `comparison` is for whoever makes one."""
+    samples = training.evaluation_samples()
+    return {
+        "config": training.config.plain(),
+        "versions": {"wgan_kernels": wk.__version__, "torch": torch.__version__},
+        "backend": backend(training.config),
+        "outcome": record.outcome,
+        "explanation": record.explanation,
+        "steps": training.step_count,
+        "seconds": record.seconds,
+        "bandwidth": judge.bandwidth,
+        "mmd2": {"generated": judge.mmd2(samples), **judge.baselines, "untrained": record.mmd2[0]},
+        "modes": judge.modes(samples),
+        "verification": {"checks": verifier.checks, "tolerance": TOLERANCE, "worst": asdict(verifier.worst)},
+        "comparison": None,
+        "history": record.history,
+        "mmd2_history": [list(each) for each in record.mmd2.items()],
+    }
 
 
-def save_metrics(results: Results) -> None:
-    (results.config.out / "comparison.png").unlink(missing_ok=True)  # of an earlier run
-    if results.comparison is not None:
-        figures = {name: f"{rate:.1f} steps/s, {size}" for name, rate, size in _speeds(results.comparison)}
-        save_comparison(results.config.out / "comparison.png", results.comparison.curves, figures)
-    with replacing(results.config.out / "metrics.json") as path:
-        path.write_text(json.dumps(_finite(_metrics(results)), indent=1, allow_nan=False) + "\n")
-
-
-def _speeds(comparison: Comparison) -> list[tuple[str, float, str]]:
-    sizes = [f"{number / 2**20:.1f} MiB a step" for number in (comparison.library_bytes, comparison.plain_bytes)]
-    return list(zip(comparison.curves, (comparison.library, comparison.plain), sizes, strict=True))
+def save_metrics(config: Config, metrics: dict[str, Any]) -> None:
+    """metrics.json with everything, and metrics.csv with a line for each step."""
+    with replacing(config.out / "metrics.json") as path:
+        path.write_text(json.dumps(_finite(metrics), indent=1, allow_nan=False) + "\n")
+    curves, mmd2 = metrics["history"], dict(metrics["mmd2_history"])
+    with replacing(config.out / "metrics.csv") as path, path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["step", *curves, "mmd2"])
+        lines.writerow([0, *[""] * len(curves), mmd2[0]])
+        for step, values in enumerate(zip(*curves.values(), strict=True), start=1):
+            lines.writerow([step, *values, mmd2.get(step, "")])
 
 
 def _finite(value: Any) -> Any:
     """JSON has no NaN, which is what a diverged generator comes to."""
     if isinstance(value, dict):
         return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _metrics(results: Results) -> dict[str, Any]:
-    record, verifier, training = results.record, results.verifier, results.training
-    return {
-        "config": results.config.plain(),
-        "versions": {"wgan_kernels": wk.__version__, "torch": torch.__version__},
-        "backend": backend(results.config),
-        "outcome": record.outcome,
-        "explanation": record.explanation,
-        "steps": training.step_count,
-        "seconds": record.seconds,
-        "bandwidth": results.judge.bandwidth,
-        "mmd2": results.mmd2,
-        "modes": results.judge.modes(training.evaluation_samples()),
-        "verification": {"checks": verifier.checks, "tolerance": TOLERANCE, "worst": asdict(verifier.worst)},
-        "comparison": None if results.comparison is None else asdict(results.comparison),
-        "history": record.history,
-        "mmd2_history": [[step, _finite(value)] for step, value in record.mmd2.items()],
-    }
 
 
 def backend(config: Config) -> str:
@@ -100,66 +74,58 @@ def backend(config: Config) -> str:
     return f"reference, because the compiled library is not available: {info['reason']}"
 
 
-def summary(results: Results) -> str:
+def summary(training: Training, metrics: dict[str, Any]) -> str:
     """What the run came to, for people."""
-    record, training, config = results.record, results.training, results.config
-    rate = record.steps_timed / record.seconds if record.seconds else 0.0
-    mmd2 = results.mmd2
+    config, data, mmd2, seconds = training.config, training.data, metrics["mmd2"], metrics["seconds"]
+    rate = metrics["steps"] / seconds if seconds else 0.0
     lines = [
-        f"{config.objective} ({config.architecture}) on {config.data}: {len(training.data.train)} samples to learn "
-        f"from, {len(training.data.held_out)} held out; {record.outcome}",
-        f"  back end      {backend(config)}",
-        f"  training      {training.step_count} of {config.steps} steps; {record.steps_timed} in {record.seconds:.1f} "
-        f"s: {rate:.1f} steps/s with checks and evaluations",
-        f"  MMD\N{SUPERSCRIPT TWO} to held-out samples, unbiased, RBF of bandwidth {results.judge.bandwidth:.2f} "
+        f"{config.objective} ({config.architecture}) on {config.data}: {len(data.train)} samples to learn from, "
+        f"{len(data.held_out)} held out; {metrics['outcome']}",
+        f"  back end      {metrics['backend']}",
+        f"  training      {metrics['steps']} of {config.steps} steps in {seconds:.1f} s: {rate:.1f} steps/s with checks "
+        "and evaluations",
+        f"  MMD\N{SUPERSCRIPT TWO} to held-out samples, unbiased, RBF of bandwidth {metrics['bandwidth']:.2f} "
         "(about 0 for equal distributions)",
-        f"    generated samples    {mmd2['generated']: .5f}",
-        f"    training samples     {mmd2['train']: .5f}",
-        f"    Gaussian fitted      {mmd2['gaussian']: .5f}",
-        f"    untrained generator  {mmd2['untrained']: .5f}",
-        *_mode_lines(results),
-        *_verification_lines(results),
-        *_comparison_lines(results),
-        f"  files         {config.out}/: {', '.join(sorted(each.name for each in config.out.iterdir()))}",
+        *[f"    {label:<20} {mmd2[name]: .5f}" for name, label in MMD2_LABELS.items()],
     ]
-    return "\n".join(lines)
+    if modes := metrics["modes"]:
+        near = f"{modes['near']:.1%} of the samples within 4 \N{GREEK SMALL LETTER SIGMA} of one"
+        lines.append(f"  modes         {modes['found']} of {modes['modes']}; {near}")
+    lines += [*_verification(training, metrics), *_comparison(metrics["comparison"])]
+    files = ", ".join(sorted(each.name for each in config.out.iterdir()))
+    return "\n".join([*lines, f"  files         {config.out}/: {files}"])
 
 
-def _mode_lines(results: Results) -> list[str]:
-    modes = results.judge.modes(results.training.evaluation_samples())
-    if modes is None:
-        return []
-    return [f"  modes         {modes['found']} of {modes['modes']}; {modes['near']:.1%} of the samples within "
-            "4 \N{GREEK SMALL LETTER SIGMA} of one"]  # fmt: skip
+MMD2_LABELS = {"generated": "generated samples", "train": "training samples", "gaussian": "Gaussian fitted",
+               "untrained": "untrained generator"}  # fmt: skip
 
 
-def _verification_lines(results: Results) -> list[str]:
-    verifier, worst = results.verifier, results.verifier.worst
-    if not verifier.interval:
+def _verification(training: Training, metrics: dict[str, Any]) -> list[str]:
+    checks, worst = metrics["verification"]["checks"], metrics["verification"]["worst"]
+    if not training.config.verify:
         return ["  verification  off"]
-    if results.record.outcome == "verification failed":
-        return [f"  verification  FAILED, as reported below; {verifier.checks} checked updates before it agreed"]
-    rows = results.training.objective.batch_size
+    if metrics["outcome"] == "verification failed":
+        return [f"  verification  FAILED, as reported below; {checks} checked updates before it agreed"]
+    limit = f"tolerance {float32_tolerance(training.objective.batch_size):.0e}"
     return [
-        f"  verification  {verifier.checks} checked updates agree with plain PyTorch: largest relative error in "
-        f"float64 {worst.loss:.0e} (loss),",
-        f"    {worst.gradient:.0e} (gradients), {worst.weights:.0e} (weights after the step), tolerance {TOLERANCE:.0e};",
-        f"    the loss that was trained on is off from float64 by {worst.float32_loss:.0e} at most, "
-        + ("not held to anything with --amp" if results.config.amp else f"tolerance {float32_tolerance(rows):.0e}"),
+        f"  verification  {checks} checked updates agree with plain PyTorch in float64: largest relative error "
+        f"{worst['loss']:.0e} (loss),",
+        f"    {worst['gradient']:.0e} (gradients), {worst['weights']:.0e} (weights after a step), tolerance "
+        f"{TOLERANCE:.0e}; of the loss trained on",
+        f"    {worst['float32_loss']:.0e} at most, {'not held to anything with --amp' if training.config.amp else limit}",
     ]
 
 
-def _comparison_lines(results: Results) -> list[str]:
-    comparison = results.comparison
-    if comparison is None:
+def _comparison(found: dict[str, Any] | None) -> list[str]:
+    if found is None:
         return ["  speed         not compared"]
-    low, high = comparison.speedup_range
+    low, high = found["speedup_range"]
     return [
-        f"  speed         same seed, same steps, in turns: {comparison.rounds} rounds of "
-        f"{comparison.steps_per_round} steps each, no checks or evaluations",
-        *[f"    {name:<36} {rate:7.1f} steps/s, {size}" for name, rate, size in _speeds(comparison)],
-        f"    ratio {comparison.speedup:.2f} ({low:.2f} to {high:.2f} by round)",
-        f"  loss curves   {'the same' if comparison.same_curve else 'DIFFERENT'} over {comparison.curve_steps} steps: "
-        f"largest relative difference {comparison.curve_difference:.0e} in float64, tolerance {CURVE_TOLERANCE:.0e},",
-        f"    and {comparison.curve_difference_float32:.0e} in float32, where one rounding can set two runs apart",
-    ]
+        f"  speed         same seed, same steps, in turns: {found['rounds']} rounds of {found['steps_per_round']} steps "
+        "each, no checks or evaluations",
+        *[f"    {name:<15} {found['rates'][name]:8.1f} steps/s, {found['bytes'][name] / 2**20:.1f} MiB a step"
+          for name in found["rates"]],
+        f"    ratio {found['speedup']:.2f} ({low:.2f} to {high:.2f} by round)",
+        f"  loss curves   {'the same' if found['same_curve'] else 'DIFFERENT'} over {found['curve_steps']} steps: "
+        f"largest relative difference {found['curve_difference']:.0e} in float64, tolerance {CURVE_TOLERANCE:.0e}",
+    ]  # fmt: skip

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from .config import Config
 from .loop import Training
+from .objectives import make_objective
 from .objectives.base import Batch, Objective, Terms, Update
 
 TOLERANCE = 1e-9
+TINY = torch.finfo(torch.float64).tiny
 
 
 def float32_tolerance(batch_size: int) -> float:
@@ -42,14 +45,11 @@ class Errors:
 
 
 class Verifier:
-    """Checks every `interval`-th step, none for 0, and keeps count."""
+    """Checks every step that config.verify divides, none for 0, and keeps count."""
 
-    def __init__(self, interval: int, plain: Objective) -> None:
-        self.interval = interval
-        self.checks = 0
-        self.worst = Errors()
-        self._plain = {update.name: update for update in plain.updates()}
-        self._plain_objective = plain
+    def __init__(self, config: Config) -> None:
+        self.interval, self.checks, self.worst = config.verify, 0, Errors()
+        self._plain = make_objective(config, plain=True)
 
     def due(self, step: int) -> Verifier | None:
         """Itself when this step is to be checked."""
@@ -63,82 +63,66 @@ class Verifier:
             terms: what the objective gave for the batch in the precision of the run.
         """
         exact = Batch(*[None if each is None else each.double() for each in batch])
-        library = Side(training.objective, update, training, exact)
-        plain = Side(self._plain_objective, self._plain[update.name], training, exact)
-        if not plain.terms["loss"].isfinite():
+        library, plain = (Side(each, update.name, training, exact) for each in (training.objective, self._plain))
+        if not plain.loss.isfinite():
             return  # diverged, whoever computes it
-        found = _errors(terms, library, plain)
         rows = next(len(each) for each in (batch.real, batch.latent) if each is not None)
         float32 = math.inf if training.config.amp else float32_tolerance(rows)
-        limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, float32)
+        found, limits = _errors(terms, library, plain), Errors(TOLERANCE, TOLERANCE, TOLERANCE, float32)
         # Written so that NaN does not pass.
-        if not all(getattr(found, each.name) <= getattr(limits, each.name) for each in fields(Errors)):
-            raise VerificationError(_report(f"step {training.step_count + 1}, {update.name}", terms, library, plain,
-                                            found, limits))  # fmt: skip
+        if not all(error <= getattr(limits, name) for name, error in vars(found).items()):
+            where = f"step {training.step_count + 1}, {update.name}"
+            raise VerificationError(_report(where, terms["loss"], library, plain, found, limits))
         self.checks += 1
-        for name, value in vars(found).items():
-            setattr(self.worst, name, max(value, getattr(self.worst, name)))
+        self.worst = Errors(*[max(pair) for pair in zip(vars(found).values(), vars(self.worst).values(), strict=True)])
 
 
 class Side:
     """What one objective gives in float64, on copies: terms, gradients, and the weights that they lead to."""
 
-    def __init__(self, objective: Objective, update: Update, training: Training, batch: Batch) -> None:
+    def __init__(self, objective: Objective, name: str, training: Training, batch: Batch) -> None:
+        (update,) = [each for each in objective.updates() if each.name == name]
         networks: nn.ModuleDict = copy.deepcopy(training.networks).double()
         players = {name: p for name, p in networks.named_parameters() if name.partition(".")[0] in update.players}
-        params = list(players.values())
-        self.terms = update.loss(networks, batch)
         networks.zero_grad()
-        self.terms["loss"].backward()  # not autograd.grad, whose gradients may have strides that no optimiser expects
-        for param in params:
+        self.terms = update.loss(networks, batch)
+        self.loss = self.terms["loss"]
+        self.loss.backward()  # not autograd.grad, whose gradients may have strides that no optimiser expects
+        for param in players.values():
             param.grad = torch.zeros_like(param) if param.grad is None else param.grad
         self.gradients: dict[str, Tensor] = {name: param.grad for name, param in players.items()}
-        optimizer = objective.optimizer(update.name, params)
-        optimizer.load_state_dict(copy.deepcopy(training.optimizers[update.name].state_dict()))
+        optimizer = objective.optimizer(name, players.values())
+        optimizer.load_state_dict(copy.deepcopy(training.optimizers[name].state_dict()))
         optimizer.step()
         self.weights: dict[str, Tensor] = {name: param.detach() for name, param in players.items()}
 
 
 def _errors(trained: Terms, library: Side, plain: Side) -> Errors:
-    size = _size(plain.terms)
-    expected = plain.terms["loss"].item()
+    # The parts of a loss may cancel: errors are relative to their size, not to that of their sum.
+    parts = [plain.terms["size"]] if "size" in plain.terms else plain.terms.values()
+    size = max(sum(part.abs().item() for part in parts), TINY)
     return Errors(
-        loss=abs(library.terms["loss"].item() - expected) / size,
-        gradient=_difference(library.gradients, plain.gradients),
-        weights=_difference(library.weights, plain.weights),
-        float32_loss=abs(trained["loss"].item() - expected) / size,
+        (library.loss - plain.loss).abs().item() / size,
+        _difference(library.gradients, plain.gradients),
+        _difference(library.weights, plain.weights),
+        (trained["loss"] - plain.loss).abs().item() / size,
     )
-
-
-def _size(terms: Terms) -> float:
-    """The parts of a loss may cancel: errors are relative to their size, not to that of their sum."""
-    parts = [terms["size"]] if "size" in terms else terms.values()
-    return max(sum(part.detach().abs().item() for part in parts), torch.finfo(torch.float64).tiny)
 
 
 def _difference(library: dict[str, Tensor], plain: dict[str, Tensor]) -> float:
     # One scale for all: the exact gradient of the last bias may be 0, and its rounding is not an error.
     largest = max(value.abs().max().item() for value in plain.values())
     differences = torch.stack([(library[name] - value).abs().max() for name, value in plain.items()])
-    return differences.max().item() / max(largest, torch.finfo(torch.float64).tiny)
+    return differences.max().item() / max(largest, TINY)
 
 
-def _report(where: str, trained: Terms, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
-    def row(label: str, *values: Tensor) -> str:
-        return f"{label:34}" + "".join(f"{value.item():16.9g}" for value in values)
-
-    def error(name: str) -> str:
-        return f"{getattr(found, name):16.2e}{getattr(limits, name):12.0e}"
-
-    lines = [
-        f"{where}: library and plain PyTorch disagree on the same weights and draws",
-        f"{'':34}{'library':>16}{'plain PyTorch':>16}{'relative error':>16}{'tolerance':>12}",
-        row("loss, float64", library.terms["loss"], plain.terms["loss"]) + error("loss"),
-        row("loss, as trained on", trained["loss"], plain.terms["loss"]) + error("float32_loss"),
-        *[row(f"{name}, float64", library.terms[name], value) for name, value in plain.terms.items() if name != "loss"],
-        f"{'gradients, float64':66}" + error("gradient"),
-        *[row(f"  norm for {name}", library.gradients[name].norm(), each.norm())
-          for name, each in plain.gradients.items()],
-        f"{'weights after the step, float64':66}" + error("weights"),
-    ]  # fmt: skip
-    return "\n".join(lines)
+def _report(where: str, trained: Tensor, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
+    lines = [f"{where}: library and plain PyTorch disagree on the same weights and draws"]
+    lines += [f"  relative error {error:9.2e}, tolerance {getattr(limits, name):.0e}: {name}"
+              for name, error in vars(found).items()]  # fmt: skip
+    pairs = {"loss as trained on": (trained, plain.loss)}
+    pairs |= {f"{name}, float64": (library.terms[name], value) for name, value in plain.terms.items()}
+    pairs |= {f"gradient of {name}, norm": (library.gradients[name].norm(), value.norm())
+              for name, value in plain.gradients.items()}  # fmt: skip
+    lines.append(f"  {'':40}{'library':>16}{'plain PyTorch':>16}")
+    return "\n".join(lines + [f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()])
