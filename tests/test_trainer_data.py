@@ -122,7 +122,7 @@ def test_datasets_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "my_data", raising=False)
     assert load("my_data:Pairs").shape == (3,) and load("my_data:rows").shape == (2,)
-    wrong = {"my_data:Ragged": "one shape, got (2,)", "my_data:Words": "got str", "my_data:nothing": "nothing",
+    wrong = {"my_data:Ragged": "equal size", "my_data:Words": "expected Tensor", "my_data:nothing": "nothing",
              "no_module:x": "no_module"}  # fmt: skip
     for name, words in wrong.items():
         with pytest.raises(DataError) as error:
@@ -163,13 +163,13 @@ def make_bad_files(folder: Path) -> dict[str, str]:
     said |= {
         "text.npy": "text.npy: cannot be read",
         "text.npz": "text.npz: cannot be read",
-        "two.npz": "two.npz: must hold one array, got a, b",
+        "two.npz": "two.npz: cannot be read: it must hold one array, got a, b",
         "words.npy": "words.npy: must hold numbers",
         "objects.npy": "objects.npy: cannot be read",
-        "line.npy": "line.npy: must hold rows (N, P) or images",
+        "line.npy": "line.npy: must hold rows (N, P), or images",
         "nan.npy": "nan.npy: holds numbers that are not finite",
         "loud.npy": "loud.npy: images must be bytes or numbers in [-1, 1], got numbers from 7 to 7",
-        "channels.npy": "channels.npy: images must have 1, 3 or 4 channels",
+        "channels.npy": "channels.npy: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels",
         "few.npy": "few.npy: needs more samples, got 3",
         "data.csv": "data.csv: is no folder and no .npy or .npz file",
         "missing.npy": "missing.npy: cannot be read",

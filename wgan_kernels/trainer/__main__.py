@@ -93,7 +93,7 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
             status = int(not found["same_curve"])
             save_comparison(config.out / "comparison.png", found)
             save_metrics(config, metrics)
-    print(summary(training, metrics))
+    print(summary(metrics))
     if record.explanation:
         print(f"wgan-train: {record.outcome}: {record.explanation}", file=sys.stderr)
     return status

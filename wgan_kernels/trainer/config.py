@@ -24,9 +24,13 @@ NotNegative = restricted_number_type("NotNegative", float, [(">=", 0), ("<", mat
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 
 ObjectiveName = Literal["gan", "nsgan", "wgan", "wgan-gp", "mmd-gan", "wae-mmd", "wae-gan"]
-ArchitectureName = Literal[
-    "mlp-small", "mlp", "mlp-deep", "dcgan", "dcgan-layer-norm", "dcgan-constant", "resnet"
-]  # fmt: skip
+ArchitectureName = Literal["mlp-small", "mlp", "mlp-deep", "dcgan", "dcgan-layer-norm", "dcgan-constant", "resnet"]
+
+
+DATA = (
+    "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments; a folder of IDX files or images; a .npy or "
+    ".npz file; or package.module:name of a torch Dataset"
+)
 
 
 def _option(default: Any, help: str, **facts: bool) -> Any:
@@ -39,11 +43,7 @@ class Config:
     """One run; every field is an option of the command line and a key of the YAML file."""
 
     objective: ObjectiveName = _option("wgan-gp", "what the players minimise")
-    data: str = _option(
-        "digits",
-        "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments; a folder of IDX files or images; "
-        "a .npy or .npz file; or package.module:name of a torch Dataset",
-    )
+    data: str = _option("digits", DATA)
     architecture: ArchitectureName = _option("mlp-small", "all networks; convolutions take images of side 16, 32, ...")
     width: PositiveInt | None = _option(None, "features of hidden layers, or channels of the first convolution")
     latent: PositiveInt | None = _option(None, "dimensions of the noise or code", own=True)
@@ -52,14 +52,12 @@ class Config:
     critic_steps: PositiveInt | None = _option(None, "critic steps per generator step", own=True)
     lr: Positive | None = _option(None, "learning rate", own=True)
     decay: bool = _option(False, "let the learning rate fall linearly to 0 over the run")
-    penalty_weight: Positive | None = _option(None, "lambda, of the gradient penalty or of the codes' distance", own=True)
+    penalty_weight: Positive | None = _option(None, "lambda, of penalties or of the codes' distance", own=True)
     clip: Positive | None = _option(None, "bound of the critic's weights", own=True)
     feature_matching: bool = _option(False, "the generator matches mean features of the critic", own=True)
     minibatch_discrimination: bool = _option(False, "the critic sees how near samples of a batch are", own=True)
     label_smoothing: Share = _option(0.0, "how much less than 1 a discriminator is to say of real samples", own=True)
-    instance_noise: NotNegative = _option(
-        0.0, "standard deviation of noise on all that the critic sees; it falls linearly to 0", own=True
-    )
+    instance_noise: NotNegative = _option(0.0, "deviation of noise on what the critic sees; falls to 0", own=True)
     historical_averaging: NotNegative = _option(0.0, "weight of ||theta - mean of past theta||^2")
     virtual_batch_norm: bool = _option(False, "batch normalisation by the statistics of a fixed batch")
     ema: Share = _option(0.0, "decay of the averaged generator that makes the samples, 0.999 say; 0: none")
@@ -71,16 +69,11 @@ class Config:
         os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "what serves the library's functions"
     )
     device: Literal["cpu", "cuda"] = _option("cpu", "where networks and data live")
-    threads: Threads = _option(
-        1, "threads of torch; networks this small gain little from more, and lose on a busy machine", free=True
-    )
+    threads: Threads = _option(1, "threads of torch; networks this small gain little from more", free=True)
     amp: bool = _option(False, "autocast to bfloat16")
     compile: bool = _option(False, "torch.compile of the losses")
     cuda_graphs: bool = _option(False, "replay every update as a CUDA graph; not run on hardware yet")
-    verify: Count = _option(
-        50, "every so many steps check losses, gradients and updates against plain PyTorch in float64; 0: never",
-        free=True,
-    )  # fmt: skip
+    verify: Count = _option(50, "steps between checks against plain PyTorch in float64; 0: none", free=True)
     compare: bool = _option(False, "afterwards, time the same run on plain PyTorch", free=True)
     tensorboard: bool = _option(False, "also write the curves and samples for TensorBoard", free=True)
 
@@ -109,11 +102,8 @@ def _plain(value: Any) -> Any:
 
 
 def make_parser() -> ArgumentParser:
-    parser = ArgumentParser(
-        prog="wgan-train",
-        description="Trains generative networks, checking steps against plain PyTorch.",
-        allow_abbrev=False,
-    )
+    about = "Trains generative networks, checking steps against plain PyTorch."
+    parser = ArgumentParser(prog="wgan-train", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options, such as a run's config.yaml")
     types = get_type_hints(Config)
     for each in fields(Config):
@@ -137,7 +127,7 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
 def _problem(config: Config) -> str | None:
     """Why there can be no such run on this machine."""
     if config.device == "cuda" and not torch.cuda.is_available():
-        return "argument --device: 'cuda' needs a GPU and a torch built for it, and torch.cuda.is_available() is False"
+        return "argument --device: 'cuda' needs a GPU and a torch built for it"
     if config.cuda_graphs and config.device != "cuda":
         return f"argument --cuda-graphs: needs --device cuda, got --device {config.device}"
     if config.cuda_graphs and (config.compile or config.historical_averaging):

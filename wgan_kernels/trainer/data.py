@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from sklearn import datasets, model_selection
@@ -55,7 +55,7 @@ def load(name: str, least_side: int = 0) -> Data:
         data = load_digits()
     elif name == "fashion-mnist":
         if not FASHION_MNIST.is_dir():
-            raise files.DataError(f"{FASHION_MNIST}: no such folder: apt-get install dataset-fashion-mnist, or name one")
+            raise files.DataError(f"{FASHION_MNIST}: no such folder: install dataset-fashion-mnist, or name one")
         data = _from_files(FASHION_MNIST)
     else:
         data = _from_files(name)
@@ -120,15 +120,15 @@ def eight_gaussians() -> Data:
 
 def twenty_five_gaussians() -> Data:
     """On a grid of 5x5, with the figures of the code of Gulrajani et al. 2017."""
-    line = torch.linspace(-2, 2, 5)
-    return _mixture(torch.cartesian_prod(line, line) / math.sqrt(2), 0.05 / math.sqrt(2))
+    line = torch.linspace(-2, 2, 5) / math.sqrt(2)
+    return _mixture(torch.cartesian_prod(line, line), 0.05 / math.sqrt(2))
 
 
 def swiss_roll() -> Data:
     """That of scikit-learn without its second coordinate, with the figures of that code."""
 
     def draw(number: int, random: torch.Generator) -> Tensor:
-        points, _ = datasets.make_swiss_roll(number, noise=0.25, random_state=int(random.initial_seed()))
+        points, _ = datasets.make_swiss_roll(number, noise=0.25, random_state=random.initial_seed())
         return torch.as_tensor(points[:, [0, 2]]).float() / 7.5
 
     return _toy(draw)
@@ -136,13 +136,9 @@ def swiss_roll() -> Data:
 
 def parallel_segments(theta: float = 1.0) -> Data:
     """(theta, Z), Z ~ U[0, 1] (Arjovsky et al. 2017, example 1)."""
-    return _toy(lambda number, random: torch.stack(
-        [torch.full((number,), theta), torch.rand(number, generator=random)], 1))  # fmt: skip
+    return _toy(lambda number, random: torch.rand(number, 2, generator=random) * torch.tensor([0, 1]) +
+                torch.tensor([theta, 0]))  # fmt: skip
 
 
-TOYS: dict[str, Callable[[], Any]] = {
-    "8gaussians": eight_gaussians,
-    "25gaussians": twenty_five_gaussians,
-    "swissroll": swiss_roll,
-    "segments": parallel_segments,
-}
+TOYS = {"8gaussians": eight_gaussians, "25gaussians": twenty_five_gaussians, "swissroll": swiss_roll}
+TOYS["segments"] = parallel_segments

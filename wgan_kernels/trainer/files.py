@@ -5,7 +5,8 @@ from __future__ import annotations
 import gzip
 import importlib
 import math
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,8 @@ def idx_file(folder: Path, part: str) -> Path | None:
 
 def read_idx(path: Path) -> Tensor:
     """Images of bytes, as MNIST's are kept: big-endian 0x803, number, height and width, then the pixels."""
-    try:
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    with naming(path):
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(content) < 16 or int.from_bytes(content[:4], "big") != 0x803:
         raise DataError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
     number, height, width = (int(each) for each in np.frombuffer(content, ">u4", count=3, offset=4))
@@ -66,17 +64,12 @@ def read_idx(path: Path) -> Tensor:
 
 def read_numpy(path: Path) -> Tensor:
     """(N, P) rows as they are; (N, H, W), (N, C, H, W) or (N, H, W, C) images of bytes, or of numbers in [-1, 1]."""
-    try:
+    with naming(path):
         content = np.load(path, allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
-            with content:
-                if len(content.files) != 1:
-                    raise DataError(f"{path}: must hold one array, got {', '.join(content.files) or 'none'}")
-                content = content[content.files[0]]
-    except DataError:
-        raise
-    except Exception as error:  # whatever NumPy, zipfile or zlib make of what is no array
-        raise DataError(f"{path}: cannot be read: {error}") from error
+            if len(content.files) != 1:
+                raise ValueError(f"it must hold one array, got {', '.join(content.files) or 'none'}")
+            content = content[content.files[0]]
     if content.dtype.kind not in "uif":
         raise DataError(f"{path}: must hold numbers, got {content.dtype}")
     if content.dtype != np.uint8:
@@ -91,11 +84,8 @@ def read_images(folder: Path) -> Tensor:
         raise DataError(f"{folder}: holds no train{IDX} and no image ({', '.join(IMAGES)})")
     images: list[Image.Image] = []
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                images.append(image.convert("L" if image.mode in ("1", "L") else "RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path}: cannot be read: {error}") from error
+        with naming(path), Image.open(path) as image:
+            images.append(image.convert("L" if image.mode in ("1", "L") else "RGB"))
         if images[-1].size != images[0].size:
             raise DataError(f"{path}: must be as large as {paths[0]}, {images[0].size}, got {images[-1].size}")
     mode = "L" if all(image.mode == "L" for image in images) else "RGB"
@@ -105,31 +95,32 @@ def read_images(folder: Path) -> Tensor:
 def read_dataset(name: str) -> Tensor:
     """All samples of package.module:name; of tuples, such as (image, label), the first."""
     module, _, attribute = name.partition(":")
-    try:
+    with naming(name):
         dataset: Any = getattr(importlib.import_module(module), attribute)
-        if isinstance(dataset, type) or (callable(dataset) and not hasattr(dataset, "__getitem__")):
-            dataset = dataset()
+        dataset = dataset if hasattr(dataset, "__getitem__") and not isinstance(dataset, type) else dataset()
         samples = [dataset[index] for index in range(len(dataset))]
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise DataError(f"{name}: no torch Dataset can be had there: {error}") from error
-    samples = [sample[0] if isinstance(sample, (tuple, list)) else sample for sample in samples]
-    wrong = next((sample for sample in samples if not isinstance(sample, Tensor) or sample.shape != samples[0].shape), None)
-    if wrong is not None or not samples:
-        got = tuple(wrong.shape) if isinstance(wrong, Tensor) else type(wrong).__name__ if samples else "none"
-        raise DataError(f"{name}: must give tensors of one shape, got {got}")
-    return _checked(name, torch.stack(samples))
+        samples = torch.stack([sample[0] if isinstance(sample, (tuple, list)) else sample for sample in samples])
+    return _checked(name, samples)
+
+
+@contextmanager
+def naming(where: str | Path) -> Iterator[None]:
+    """Whatever is raised in here, by libraries of all kinds, is said of this file."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(f"{where}: cannot be read: {error}") from error
 
 
 def _checked(where: str | Path, samples: Tensor) -> Tensor:
     """Rows as they are, images as (N, C, H, W) in [-1, 1]."""
-    if samples.dim() not in (2, 3, 4) or 0 in samples.shape:
-        raise DataError(f"{where}: must hold rows (N, P) or images (N, H, W) or of channels, got {tuple(samples.shape)}")
+    shape = tuple(samples.shape)
     if samples.dim() == 3:
         samples = samples.unsqueeze(1)
     elif samples.dim() == 4 and samples.size(1) not in COLOURS:
-        if samples.size(3) not in COLOURS:
-            raise DataError(f"{where}: images must have 1, 3 or 4 channels, got {tuple(samples.shape)}")
         samples = samples.permute(0, 3, 1, 2)
+    if samples.dim() not in (2, 4) or 0 in shape or (samples.dim() == 4 and samples.size(1) not in COLOURS):
+        raise DataError(f"{where}: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels, got {shape}")
     scaled = samples.float() / 127.5 - 1 if samples.dtype == torch.uint8 and samples.dim() == 4 else samples.float()
     low, high = (each.item() for each in scaled.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):

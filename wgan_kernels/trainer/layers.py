@@ -72,18 +72,3 @@ class CriticBlock(nn.Module):
         h = self.conv1(functional.relu(self.norm1(x)))
         h = self.conv2(functional.relu(self.norm2(h)))
         return functional.avg_pool2d(h, 2) + self.shortcut(functional.avg_pool2d(x, 2))
-
-
-class GeneratorBlock(nn.Module):
-    """(B, C, side, side) -> (B, C', 2 side, 2 side), with batch normalisation."""
-
-    def __init__(self, channels: int, wanted: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = BatchNorm2d(channels), BatchNorm2d(wanted)
-        self.conv1, self.conv2 = nn.Conv2d(channels, wanted, 3, padding=1), nn.Conv2d(wanted, wanted, 3, padding=1)
-        self.shortcut = nn.Conv2d(channels, wanted, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.conv1(functional.interpolate(functional.relu(self.norm1(x)), scale_factor=2))
-        h = self.conv2(functional.relu(self.norm2(h)))
-        return h + self.shortcut(functional.interpolate(x, scale_factor=2))

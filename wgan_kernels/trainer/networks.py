@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .layers import BatchNorm2d, CriticBlock, GeneratorBlock
+from .layers import BatchNorm2d, CriticBlock
 
 SLOPE = 0.2  # of leaky ReLUs, as in DCGAN
 
@@ -104,15 +104,6 @@ def resnet_critic(sizes: Sizes, outputs: int) -> nn.Sequential:
     )  # fmt: skip
 
 
-def resnet_generator(sizes: Sizes) -> nn.Sequential:
-    blocks = [GeneratorBlock(sizes.width, sizes.width) for _ in range(halvings(sizes.shape[1]))]
-    return nn.Sequential(
-        nn.Linear(sizes.latent, sizes.width * 16), nn.Unflatten(1, (sizes.width, 4, 4)), *blocks,
-        BatchNorm2d(sizes.width), nn.ReLU(), nn.Conv2d(sizes.width, sizes.shape[0], 3, padding=1),
-        *sizes.last(), nn.Flatten(),
-    )  # fmt: skip
-
-
 def halvings(side: int) -> int:
     """How often a side is halved until 4 is left."""
     number = int(math.log2(side)) - 2
@@ -134,5 +125,5 @@ ARCHITECTURES = {
     "dcgan-constant": Architecture(
         32, partial(dcgan_critic, constant=True), partial(dcgan_generator, batch_norm=False, constant=True), 16
     ),
-    "resnet": Architecture(32, resnet_critic, resnet_generator, 16),
+    "resnet": Architecture(32, resnet_critic, dcgan_generator, 16),
 }

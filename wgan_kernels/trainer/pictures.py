@@ -72,7 +72,8 @@ def _samples(figure: Figure, training: Training) -> None:
 
 def sample_grid(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The first GRID * GRID images as one (height, width) of numbers in [0, 1], of colours their mean."""
-    images = nn.functional.pad((samples[: GRID * GRID].unflatten(1, shape).mean(1) + 1) / 2, (0, GAP, 0, GAP), value=0.3)
+    grey = (samples[: GRID * GRID].unflatten(1, shape).mean(1) + 1) / 2
+    images = nn.functional.pad(grey, (0, GAP, 0, GAP), value=0.3)
     blank = images.new_full((GRID * GRID - len(images), *images.shape[1:]), 0.3)
     rows = torch.cat([images, blank]).unflatten(0, (GRID, GRID))
     return rows.permute(0, 2, 1, 3).flatten(2).flatten(0, 1).clamp(0, 1)

@@ -1,6 +1,6 @@
 """The original game, minimax (Goodfellow et al. 2014, "Generative Adversarial Nets", Algorithm 1).
 
-D = sigmoid(s) with s what the discriminator's network gives, so that log D = -log(1 + e^-s), log(1 - D) = -log(1 + e^s).
+D = sigmoid(s), s what the discriminator's network gives: log D = -log(1 + e^-s), log(1 - D) = -log(1 + e^s).
 """
 
 from __future__ import annotations

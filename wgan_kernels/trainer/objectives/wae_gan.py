@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ..networks import Architecture, Sizes, mlp_critic
 from .base import Batch, Terms, Update
