@@ -26,7 +26,7 @@ RUNS = {
     "wae-mmd": ["--objective", "wae-mmd"],
     "wae-gan": ["--objective", "wae-gan"],
     "nsgan": ["--objective", "nsgan", "--feature-matching", "--instance-noise", "0.1", "--historical-averaging", "0.1"],
-    "wgan": ["--objective", "wgan", "--ema", "0.5"],
+    "wgan": ["--objective", "wgan", "--ema", "0.5", "--minibatch-discrimination"],
 }
 
 

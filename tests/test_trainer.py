@@ -160,6 +160,7 @@ def test_divergence_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--objective", "gan", "--penalty-weight", "1"], ["--penalty-weight makes no sense with gan"]),
         (["--objective", "wae-mmd", "--instance-noise", "0.1"], ["--instance-noise makes no sense with wae-mmd"]),
         (["--objective", "mmd-gan", "--feature-matching"], ["--feature-matching makes no sense with mmd-gan"]),
+        (["--minibatch-discrimination"], ["--minibatch-discrimination makes no sense with wgan-gp"]),
         (["--virtual-batch-norm"], ["--virtual-batch-norm needs", "batch normalisation", "dcgan"]),
         (["--architecture", "dcgan", "--data", "8gaussians"], ["8gaussians", "(2,)", "--architecture"]),
         (["--data", "nowhere"], ["nowhere: no such file or folder"]),

@@ -144,6 +144,20 @@ def test_feature_matching() -> None:
     assert checked(small("--objective", "wgan-gp", "--feature-matching", dtype=torch.float32), 1).checks == 2
 
 
+@pytest.mark.parametrize("name", ["gan", "nsgan", "wgan"])
+def test_minibatch_discrimination(name: str) -> None:
+    """The critic's features and how near they are to the others of the batch; real and generated batches apart."""
+    training = small("--objective", name, "--minibatch-discrimination", "--critic-steps", "1", dtype=torch.float32)
+    critic = training.networks.critic
+    x = training.data.train[:6]
+    features = critic[:-2](x)
+    products = torch.einsum("bi,ifk->bfk", features, critic[-2].layer.weight)
+    distances = (products.unsqueeze(1) - products.unsqueeze(0)).abs().sum(3)
+    closeness = (-distances).exp().sum(1) - 1
+    torch.testing.assert_close(critic(x), critic[-1](torch.cat([features, closeness], 1)))
+    assert checked(training, 2).checks == 4
+
+
 def test_instance_noise_falls_to_nothing() -> None:
     training = small("--objective", "gan", "--instance-noise", "0.5", "--steps", "10")
     update = training.updates[0]

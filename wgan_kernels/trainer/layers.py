@@ -16,6 +16,17 @@ class BatchNorm2d(nn.BatchNorm2d):
         return own(super().forward(joined(x))) if self.training else super().forward(x)
 
 
+class OfAllRanks(nn.Module):
+    """A layer that couples the samples of a batch, and sees those of all ranks."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return own(self.layer(joined(x)))
+
+
 class VirtualBatchNorm2d(nn.Module):
     """Normalises each sample by the statistics of a reference batch and of itself.
 

@@ -8,8 +8,14 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import wgan_kernels as wk
+
+from ..layers import OfAllRanks
 from ..networks import Architecture, Sizes
 from ..ranks import joined
+
+# Of minibatch discrimination (Salimans et al. 2016, section 3.2), as in that paper's code.
+CLOSENESSES, KERNEL_DIM = 100, 5
 
 # "loss", which is descended, and what else is worth a curve; all (). "size", if there, is no curve: how large the
 # parts are that the loss is a difference of, which rounding errors are to be measured by.
@@ -69,6 +75,7 @@ class Adversarial(Objective):
     critic_steps = 1
     feature_matching = False
     instance_noise = 0.0
+    minibatch_discrimination: bool | None = None  # a gradient penalty is of samples by themselves
     generator_draws: ClassVar[tuple[str, ...]] = ("latent",)
     critic_draws: ClassVar[tuple[str, ...]] = ("real", "latent")
 
@@ -80,6 +87,10 @@ class Adversarial(Objective):
 
     def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
         critic = architecture.make_critic(sizes, self.critic_outputs)
+        if self.minibatch_discrimination:
+            *features, last = critic
+            closeness = OfAllRanks(wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM))
+            critic = nn.Sequential(*features, closeness, nn.Linear(last.in_features + CLOSENESSES, last.out_features))
         return nn.ModuleDict({"critic": critic, "generator": architecture.make_generator(sizes)})
 
     def updates(self) -> list[Update]:
