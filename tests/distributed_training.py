@@ -5,7 +5,6 @@ torchrun --nproc-per-node 2 tests/distributed_training.py FOLDER
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -42,12 +41,12 @@ def run(folder: Path) -> None:
     with ranks.process_group("cpu"):
         found = {name: train(options) for name, options in RUNS.items()}
         torch.save(found, folder / f"{ranks.count()}-{ranks.number()}.pt")
-    if ranks_wanted() > 1:
-        # The whole command line too: an interrupt of one rank ends the run of all, and the first one saves.
-        if ranks_wanted(number=True) == 1:
-            interrupt_at_step(20)
-        status = main(["--out", str(folder / "run"), "--steps", "1000000", "--width", "4", "--data", "swissroll"])
-        (folder / f"status-{ranks_wanted(number=True)}").write_text(str(status))
+        if ranks.count() > 1:
+            # The whole command line too: an interrupt of one rank ends the run of all, and the first one saves.
+            if ranks.number() == 1:
+                interrupt_at_step(20)
+            status = main(["--out", str(folder / "run"), "--steps", "1000000", "--width", "4", "--data", "swissroll"])
+            (folder / f"status-{ranks.number()}").write_text(str(status))
 
 
 def interrupt_at_step(number: int) -> None:
@@ -59,10 +58,6 @@ def interrupt_at_step(number: int) -> None:
         return step(training, check)
 
     Training.step = interrupted_step
-
-
-def ranks_wanted(number: bool = False) -> int:
-    return int(os.environ.get("RANK" if number else "WORLD_SIZE", 0 if number else 1))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
-    """The group that torchrun's environment describes; none where there is no such environment."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    """The group that torchrun's environment describes; none where there is no such environment, or a group already."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield
         return
     if device == "cuda":
@@ -50,7 +50,21 @@ def joined(rows: Tensor) -> Tensor:
     if count() == 1:
         return rows
     places = [rows if rank == number() else torch.zeros_like(rows) for rank in range(count())]
-    return all_reduce(torch.cat(places))
+    return _Sum.apply(torch.cat(places))
+
+
+class _Sum(torch.autograd.Function):
+    """Over the ranks, whose gradients are summed likewise; as often differentiable as is needed."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _Sum.apply(grad)
 
 
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
