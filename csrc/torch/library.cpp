@@ -13,6 +13,9 @@ void implement(Library& library) {
   library.impl("kernel_sums", TORCH_BOX(&kernel_sums));
   library.impl("kernel_sums_backward", TORCH_BOX(&kernel_sums_backward));
   library.impl("kernel_sums_double_backward", TORCH_BOX(&kernel_sums_double_backward));
+  library.impl("minibatch_discrimination", TORCH_BOX(&minibatch_discrimination));
+  library.impl("minibatch_discrimination_backward", TORCH_BOX(&minibatch_discrimination_backward));
+  library.impl("minibatch_discrimination_double_backward", TORCH_BOX(&minibatch_discrimination_double_backward));
   library.impl("mlp_critic_loss", TORCH_BOX(&mlp_critic_loss));
   library.impl("norm_penalty", TORCH_BOX(&norm_penalty));
   library.impl("norm_penalty_backward", TORCH_BOX(&norm_penalty_backward));

@@ -16,6 +16,11 @@ void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
 Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
 
+Tensor minibatch_discrimination(Tensor m, int64_t begin, int64_t end);
+Tensor minibatch_discrimination_backward(Tensor grad_o, Tensor m, int64_t begin, int64_t end);
+std::tuple<Tensor, Tensor> minibatch_discrimination_double_backward(Tensor grad_grad_m, Tensor grad_o, Tensor m,
+                                                                    int64_t begin, int64_t end);
+
 std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_critic_loss(
     Tensor mixed, std::optional<Tensor> real, std::optional<Tensor> fake, std::vector<Tensor> weights,
     std::vector<Tensor> biases, std::vector<double> slopes, double target, bool one_sided, int64_t reduction,

@@ -15,9 +15,11 @@
 #include "interpolate.h"
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
+#include "minibatch_discrimination.h"
 #include "mlp_layers.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
+#include "projected_arrays.h"
 #include "rmsprop_arrays.h"
 #include "weight_clip.h"
 
@@ -138,6 +140,36 @@ void bind_norm_penalty(py::module_& m) {
   });
 }
 
+void bind_minibatch_discrimination(py::module_& m) {
+  m.def("minibatch_discrimination", [](const Run& run, const std::string& dtype_name, const py::array& z,
+                                       const std::pair<int64_t, int64_t>& rows, py::array o) {
+    const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);
+    const Use use(run);
+    minibatch_discrimination(run.isa, run_threads, batch, out(o, batch.dtype, batch.rows() * batch.F));
+  });
+
+  m.def("minibatch_discrimination_backward", [](const Run& run, const std::string& dtype_name, const py::array& grad_o,
+                                                const py::array& z, const std::pair<int64_t, int64_t>& rows,
+                                                py::array grad_m) {
+    const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);
+    const Use use(run);
+    minibatch_discrimination_backward(run.isa, run_threads, batch, in(grad_o, batch.dtype, batch.rows() * batch.F),
+                                      out(grad_m, batch.dtype, z.size()));
+  });
+
+  m.def("minibatch_discrimination_double_backward",
+        [](const Run& run, const std::string& dtype_name, const py::array& grad_grad_m, const py::array& grad_o,
+           const py::array& z, const std::pair<int64_t, int64_t>& rows, py::array grad_grad_o, py::array grad_m) {
+          const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);
+          const int64_t count = batch.rows() * batch.F;
+          const Use use(run);
+          minibatch_discrimination_double_backward(run.isa, run_threads, batch, in(grad_grad_m, batch.dtype, z.size()),
+                                                   in(grad_o, batch.dtype, count),
+                                                   out(grad_grad_o, batch.dtype, count),
+                                                   out(grad_m, batch.dtype, z.size()));
+        });
+}
+
 void bind_mlp_critic_loss(py::module_& m) {
   m.def("mlp_critic_loss", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
                               const py::array& mixed, const py::object& real, const py::object& fake,
@@ -242,6 +274,7 @@ PYBIND11_MODULE(core_module, m) {
   bind_weight_clip(m);
   bind_interpolate(m);
   bind_norm_penalty(m);
+  bind_minibatch_discrimination(m);
   bind_mlp_critic_loss(m);
   bind_kernel_sums(m);
   bind_kernel_matvec(m);

@@ -23,6 +23,13 @@ _SCHEMAS = [
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
     # real, fake: [B, D...]; mix: [B] -> [B, D...]
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
+    # m: [B, F, K]; rows [begin, end) of o, end -1 for all -> o: [end - begin, F]
+    "minibatch_discrimination(Tensor m, int begin, int end) -> Tensor",
+    # grad_o: as o -> grad_m: [B, F, K]
+    "minibatch_discrimination_backward(Tensor grad_o, Tensor m, int begin, int end) -> Tensor",
+    # grad_grad_m: [B, F, K] -> grad_grad_o: as o; grad_m: [B, F, K]
+    "minibatch_discrimination_double_backward(Tensor grad_grad_m, Tensor grad_o, Tensor m, int begin, int end) "
+    "-> (Tensor grad_grad_o, Tensor grad_m)",
     # mixed, real, fake: [B, D], or neither real nor fake; weights: [out, in] of each layer; biases: [out], or empty for
     # none -> penalty, wasserstein: []; norms: [B] float64; of penalty - wasserstein grad_weights: [out, in] and
     # grad_biases: [out], or empty for none; no tensors without needs_grads, and no grad_biases without real and fake.
