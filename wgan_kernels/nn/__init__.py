@@ -1,5 +1,6 @@
 """Modules over the functions of the library."""
 
 from .losses import GradientPenalty, MMDLoss
+from .minibatch import MinibatchDiscrimination
 
-__all__ = ["GradientPenalty", "MMDLoss"]
+__all__ = ["GradientPenalty", "MMDLoss", "MinibatchDiscrimination"]
