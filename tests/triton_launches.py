@@ -10,7 +10,15 @@ from typing import Any
 import torch
 import triton
 
-from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty, rmsprop_clip, weight_clip
+from wgan_kernels._triton import (
+    interpolate,
+    kernel_matvec,
+    kernel_sums,
+    minibatch_discrimination,
+    norm_penalty,
+    rmsprop_clip,
+    weight_clip,
+)
 
 DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
           torch.int64: "i64", torch.int32: "i32"}  # fmt: skip
@@ -68,7 +76,7 @@ class Recorder:
 
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
-    modules = [interpolate, kernel_matvec, kernel_sums, norm_penalty]
+    modules = [interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, norm_penalty]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -138,6 +146,13 @@ def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "clip alone", "rmsprop_clip_", (x, [], [], [], [], [], stats, None, None, None, *plain)
 
 
+def _discriminated(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    m, o = torch.zeros(40, 3, 16, dtype=dtype), torch.zeros(40, 3, dtype=dtype)
+    yield "value", "minibatch_discrimination", (m, 0, -1)
+    yield "backward", "minibatch_discrimination_backward", (o, m, 0, -1)
+    yield "double backward", "minibatch_discrimination_double_backward", (m, o, m, 0, -1)
+
+
 def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """A word on the case, the operator, and its arguments."""
     x, mix = torch.zeros(6, 5000, dtype=dtype), torch.zeros(6, dtype=torch.promote_types(dtype, torch.float32))
@@ -145,6 +160,7 @@ def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "", "clip_weights_", ([x], -1.0, 1.0)
     yield from _steps(dtype)
     yield "", "interpolate", (x, x, mix)
+    yield from _discriminated(dtype)
     yield "mean", "norm_penalty", (x, *settings)
     yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)
     yield "mean", "norm_penalty_double_backward", (x, mix[0], x, norms, *settings)

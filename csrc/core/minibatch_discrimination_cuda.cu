@@ -164,7 +164,7 @@ WGK_DEVICE void write_unit(const Arguments& a, const Unit& unit, double sum, con
 }
 
 template <Pass pass, class T>
-__global__ void __launch_bounds__(kThreads) discrimination_kernel(const Arguments a) {
+__global__ void __launch_bounds__(kThreads, 2) discrimination_kernel(const Arguments a) {
   constexpr bool has_u = pass == Pass::double_backward;
   WGK_SHARED(T, z_memory, kRows * kStride + kColumns * kTerms);
   WGK_SHARED(T, u_memory, has_u ? kRows * kStride + kColumns * kTerms : 1);

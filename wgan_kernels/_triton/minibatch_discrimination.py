@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import device_of, narrowed, operator, size_class, wrap_triton
+from ._launch import autotuned, device_of, narrowed, operator, size_class, wrap_triton
 
 VALUE, BACKWARD, DOUBLE_BACKWARD = tl.constexpr(0), tl.constexpr(1), tl.constexpr(2)
 BLOCK = 16  # samples of a program, and others that it meets at a time
@@ -53,6 +53,8 @@ def weights_of(grad_o, sample, feature, begin, end, F):
     return wide(tl.load(grad_o + at, mask=(sample >= begin) & (sample < end), other=0.0))
 
 
+# With as many registers as there are: some are spilled otherwise, so that more programs fit on a multiprocessor.
+@autotuned([triton.Config({}, num_warps=4, maxnreg=248)])
 @triton.jit(do_not_specialize=["B", "F", "K", "begin", "end", "first_row", "rows"])
 def minibatch_discrimination_kernel(
     m, along, grad_o, sums, grad_m, B, F, K, begin, end, first_row, rows,
