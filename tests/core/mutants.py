@@ -29,6 +29,8 @@ EVERY_HALF_SUM = "test_sums_gradients_and_tangents and bfloat16"
 EVERY_PRODUCT = "test_products and float32"
 MLP_SWEEPS, MLP_PRODUCTS, MLP_SUMS = (f"mlp_critic_loss_{part}.cuh" for part in ("sweeps", "products", "sums"))
 EVERY_LOSS = "test_every_result and float32"
+DISCRIMINATION = "minibatch_discrimination_cuda.cu"
+EVERY_CLOSENESS = "test_every_pass and float32"
 
 # fmt: off
 WEIGHT_CLIP = {
@@ -380,6 +382,57 @@ MLP_CRITIC_LOSS = {
         "a.layers[l + 1].first_tile + MUTANT <= tile", EVERY_LOSS,
     ),
 }
+
+MINIBATCH_DISCRIMINATION = {
+    "tile_before_it_is_there": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "    __syncthreads();\n#pragma unroll\n    for (int n = 0",
+        "    if (!MUTANT) __syncthreads();\n#pragma unroll\n    for (int n = 0", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "tile_while_it_is_read": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "__syncthreads();  // nobody reads the last tile any more",
+        NO_BARRIER, EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "chunk_before_it_is_there": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "unit.chunk, z);\n        __syncthreads();",
+        "unit.chunk, z);\n        if (!MUTANT) __syncthreads();", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "parts_before_they_are_there": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "own[0] = sum;\n    __syncthreads();",
+        "own[0] = sum;\n    if (!MUTANT) __syncthreads();", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "close_to_itself": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "other != sample &&", "(other != sample || MUTANT) &&",
+        EVERY_CLOSENESS,
+    ),
+    "close_to_nobody": Mutant(
+        "minibatch_discrimination", "tail", DISCRIMINATION, "other < unit.end &&", "other < unit.end + MUTANT &&",
+        EVERY_CLOSENESS,
+    ),
+    "numbers_past_the_end": Mutant(
+        "minibatch_discrimination", "tail", DISCRIMINATION, "row < count && first + k < batch.K ?",
+        "row < count && first + k < batch.K + MUTANT ?", EVERY_CLOSENESS, ("", "address"),
+    ),
+    "rows_that_were_not_asked_for": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "if (sample >= batch.begin && sample < batch.end)",
+        "if (sample >= batch.begin && sample < batch.end + MUTANT)", EVERY_CLOSENESS, ("", "address"),
+    ),
+    "weights_that_were_not_asked_for": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "return sample < batch.begin || sample >= batch.end",
+        "return sample < batch.begin || sample >= batch.end + MUTANT", EVERY_CLOSENESS,
+    ),
+    "other_warps_forgotten": Mutant(
+        "minibatch_discrimination", "order", DISCRIMINATION, "warp < kWarps; ++warp", "warp < kWarps - MUTANT; ++warp",
+        EVERY_CLOSENESS,
+    ),
+    "sign_of_zero": Mutant(
+        "minibatch_discrimination", "coefficient", DISCRIMINATION, "difference == 0 ? T{0} :",
+        "difference == 0 && !MUTANT ? T{0} :", EVERY_CLOSENESS,
+    ),
+    "slope_of_the_wrong_sign": Mutant(
+        "minibatch_discrimination", "coefficient", DISCRIMINATION, "-exponential(-c[n]) * slopes[n]",
+        "(MUTANT ? 1 : -1) * exponential(-c[n]) * slopes[n]", EVERY_CLOSENESS,
+    ),
+}
 # fmt: on
 
 MUTANTS = {
@@ -390,4 +443,5 @@ MUTANTS = {
     **KERNEL_SUMS,
     **KERNEL_MATVEC,
     **MLP_CRITIC_LOSS,
+    **MINIBATCH_DISCRIMINATION,
 }

@@ -25,7 +25,7 @@ CASES = [
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_every_pass(simt, dtype):
     rng = np.random.default_rng(63)
-    for shape, rows in CASES[1::3] + CASES[-1:] if QUICK else CASES:
+    for shape, rows in CASES[4:-1:2] if QUICK else CASES:
         check_all(simt, lambda call: for_any_order(simt, call), rng, dtype, shape, rows)
 
 
