@@ -416,9 +416,9 @@ MINIBATCH_DISCRIMINATION = {
         "minibatch_discrimination", "mask", DISCRIMINATION, "if (sample >= batch.begin && sample < batch.end)",
         "if (sample >= batch.begin && sample < batch.end + MUTANT)", EVERY_CLOSENESS, ("", "address"),
     ),
-    "weights_that_were_not_asked_for": Mutant(
-        "minibatch_discrimination", "mask", DISCRIMINATION, "return sample < batch.begin || sample >= batch.end",
-        "return sample < batch.begin || sample >= batch.end + MUTANT", EVERY_CLOSENESS,
+    "others_that_were_not_asked_for": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "rows, asked_for ? 0",
+        "rows, asked_for && !MUTANT ? 0", EVERY_CLOSENESS,
     ),
     "other_warps_forgotten": Mutant(
         "minibatch_discrimination", "order", DISCRIMINATION, "warp < kWarps; ++warp", "warp < kWarps - MUTANT; ++warp",
