@@ -29,7 +29,7 @@ class Eager(nn.Module):
 
 
 def floor(B: int, F: int, K: int) -> float:
-    """Seconds: each pair once, its operations at the rate of a matrix product's multiply-adds, its exponential twice."""
+    """Seconds: each pair once, at the rate of a matrix product's multiply-adds, and its exponential twice."""
     pairs = B * (B - 1) / 2 * F
     return pairs * K * OPERATIONS / (roofline.matrix_product_rate() / 2) + 2 * pairs / roofline.exponential_rate()
 

@@ -1,5 +1,5 @@
-"""Run by torchrun with four processes: minibatch discrimination among samples that are spread over ranks, beside that of
-the joined samples.
+"""Run by torchrun with four processes: minibatch discrimination among samples that are spread over ranks, beside that
+of the joined samples.
 
 Each case runs on all four ranks, and then in two groups of two at the same time; rank 0 prints the names of those that
 are done. A rank on which one fails ends, and torchrun the others.

@@ -248,7 +248,7 @@ def resource_unit() -> int:
         ({"m": 3}, TypeError, ["m must be a torch.Tensor, got int"]),
         ({"m": torch.ones(2, 3, 4, dtype=torch.int64)}, TypeError, ["m must be a tensor of float64", "int64"]),
         ({"m": torch.ones(2, 3)}, ValueError, [r"m must have the dimensions \(B, F, K\)", r"\(2, 3\)"]),
-        ({"m": torch.ones(2, 3, 4), "begin": 3}, ValueError, ["begin and end must be rows of m, which has 2", "begin=3"]),
+        ({"m": torch.ones(2, 3, 4), "begin": 3}, ValueError, ["must be rows of m, which has 2", "begin=3"]),
         ({"m": torch.ones(2, 3, 4), "begin": 1, "end": 0}, ValueError, ["got begin=1 and end=0"]),
     ],
 )

@@ -98,8 +98,8 @@ def test_under_autocast(backend: str) -> None:
 
 
 def critic_with(layer: nn.Module, features: int) -> nn.Module:
-    critic = nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.2), layer, nn.Linear(features, 4), nn.Tanh(), nn.Linear(4, 1))
-    return critic.double()
+    last = nn.Linear(features, 4), nn.Tanh(), nn.Linear(4, 1)
+    return nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.2), layer, *last).double()
 
 
 CRITICS: dict[str, Callable[[], nn.Module]] = {
@@ -143,7 +143,7 @@ def test_what_is_said_of_such_a_critic(name: str) -> None:
         (lambda: MinibatchDiscrimination(0, 1, 1), ValueError, "in_features must be at least 1, got 0"),
         (lambda: MinibatchDiscrimination(1, 1.5, 1), TypeError, "out_features must be a whole number, got float"),
         (lambda: MinibatchDiscrimination(1, 1, -1), ValueError, "kernel_dim must be at least 1, got -1"),
-        (lambda: MinibatchDiscrimination(3, 2, 2)(torch.ones(4, 5)), ValueError, r"x must have the shape \(B, in_featu"),
+        (lambda: MinibatchDiscrimination(3, 2, 2)(torch.ones(4, 5)), ValueError, r"x must have the shape \(B, in"),
         (lambda: MinibatchDiscrimination(3, 2, 2)(torch.ones(3)), ValueError, r"in_features=3\), got \(3,\)"),
         (lambda: MinibatchDiscrimination(3, 2, 2)([1]), TypeError, "x must be a torch.Tensor, got list"),
         (lambda: MinibatchDiscrimination(3, 2, 2, group=3), ValueError, "group needs torch.distributed"),

@@ -385,12 +385,14 @@ MLP_CRITIC_LOSS = {
 
 MINIBATCH_DISCRIMINATION = {
     "tile_before_it_is_there": Mutant(
-        "minibatch_discrimination", "barrier", DISCRIMINATION, "    __syncthreads();\n#pragma unroll\n    for (int n = 0",
-        "    if (!MUTANT) __syncthreads();\n#pragma unroll\n    for (int n = 0", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+        "minibatch_discrimination", "barrier", DISCRIMINATION,
+        "    __syncthreads();\n#pragma unroll\n    for (int n = 0",
+        "    if (!MUTANT) __syncthreads();\n#pragma unroll\n    for (int n = 0",
+        EVERY_CLOSENESS, NUMBERS_AND_RACES,
     ),
     "tile_while_it_is_read": Mutant(
-        "minibatch_discrimination", "barrier", DISCRIMINATION, "__syncthreads();  // nobody reads the last tile any more",
-        NO_BARRIER, EVERY_CLOSENESS, NUMBERS_AND_RACES,
+        "minibatch_discrimination", "barrier", DISCRIMINATION,
+        "__syncthreads();  // nobody reads the last tile any more", NO_BARRIER, EVERY_CLOSENESS, NUMBERS_AND_RACES,
     ),
     "chunk_before_it_is_there": Mutant(
         "minibatch_discrimination", "barrier", DISCRIMINATION, "unit.chunk, z);\n        __syncthreads();",

@@ -9,6 +9,7 @@ import torch
 import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 # float16 lies in memory as bfloat16 does.
@@ -48,6 +49,11 @@ def main() -> None:
             first = torch.autograd.grad(value, (x, params), create_graph=True)
             (first[0].float().square().sum() + first[1].sum()).backward()
             kernel_matvec(x, y, v, kinds, (1.0, 2.0)).sum().backward()
+        m = points(70, 54, dtype=dtype).unflatten(1, (3, 18))
+        for begin, end in ((0, -1), (40, 50)):
+            o = minibatch_discrimination(m, begin=begin, end=end)
+            (first,) = torch.autograd.grad(o.float().square().sum(), m, create_graph=True)
+            first.float().square().sum().backward()
         for B, sizes in ((5, (37, 20, 1)), (180, (4, 8, 1)), (3, (2, 2700, 3))) if dtype != torch.bfloat16 else ():
             x = [points(B, sizes[0], dtype=dtype).detach() for _ in range(3)]
             weights = [points(out, n, dtype=dtype).detach() for n, out in itertools.pairwise(sizes)]

@@ -16,6 +16,7 @@ import wgan_kernels as wk
 from wgan_kernels.ops._mixtures import _KIND_CODES
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 from wgan_kernels.ops.rmsprop_clip import rmsprop_clip_
 
@@ -86,6 +87,13 @@ def product(x: Tensor, y: Tensor) -> list[Tensor]:
     return [kernel_matvec(x, y, y[:, :3], ("rbf",), (2.0,))]
 
 
+def discriminated(x: Tensor) -> list[Tensor]:
+    m = x.unflatten(1, (3, -1)).detach().requires_grad_()
+    o = minibatch_discrimination(m)
+    (first,) = torch.autograd.grad(o.square().sum(), m, create_graph=True)
+    return [o.detach(), first.detach(), *torch.autograd.grad(first.square().sum(), m)]
+
+
 def judged(real: Tensor, fake: Tensor, first: Tensor, last: Tensor) -> list[Tensor]:
     """The loss of a fully connected critic of two layers, and its derivatives."""
     settings = {"target": 1.0, "one_sided": False, "reduction": "mean", "weight": 10.0}
@@ -103,6 +111,7 @@ CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] 
     "kernel_sums": (learned, [(90, 9), (131, 9)]),
     "kernel_sums of every kind": (mixed, [(90, 9), (131, 9)]),
     "kernel_matvec": (product, [(90, 9), (131, 9)]),
+    "minibatch_discrimination": (discriminated, [(70, 54)]),
     "mlp_critic_loss": (judged, [(33, 9), (33, 9), (70, 9), (1, 70)]),
 }
 each_call = pytest.mark.parametrize("name", CALLS)

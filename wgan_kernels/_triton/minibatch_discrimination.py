@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -36,7 +35,7 @@ def signed(difference, c):
 
 @triton.jit
 def pair_differences(of, i, j, feature, first, B, F, K, BLOCK: tl.constexpr, TERMS: tl.constexpr):
-    """of[i, feature, k] - of[j, feature, k] for the numbers k from `first` on: [BLOCK, BLOCK, TERMS], 0 past the end."""
+    """of[i, feature, k] - of[j, feature, k] of the numbers from `first` on: [BLOCK, BLOCK, TERMS], 0 past the end."""
     k = first + tl.arange(0, TERMS)
     row, column = i + tl.arange(0, BLOCK), j + tl.arange(0, BLOCK)
     a = of + (row.to(tl.int64)[:, None] * F + feature) * K + k[None, :]

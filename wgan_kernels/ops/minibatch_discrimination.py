@@ -80,9 +80,9 @@ def minibatch_discrimination(m: Tensor, *, begin: int = 0, end: int = -1) -> Ten
         ValueError: m has not three dimensions; begin and end are not rows of m.
 
     Differentiable twice; a third derivative raises. Where two samples agree in a number, its derivative is that of
-    torch.abs: sign(0) = 0, and the derivative of a sign is 0 everywhere. Pairs are formed tile by tile and kept nowhere,
-    so that memory is that of a few copies of m, in backward and double backward too. Sums run in float64 in a fixed
-    order: the same input gives the same bits for any number of threads.
+    torch.abs: sign(0) = 0, and the derivative of a sign is 0 everywhere. Pairs are formed tile by tile and kept
+    nowhere, so that memory is that of a few copies of m, in backward and double backward too. Sums run in float64 in a
+    fixed order: the same input gives the same bits for any number of threads.
     Source: Salimans et al. 2016, "Improved Techniques for Training GANs", section 3.2.
     """
     _checks.batched("m", m)
