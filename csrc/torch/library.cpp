@@ -16,6 +16,9 @@ void implement(Library& library) {
   library.impl("minibatch_discrimination", TORCH_BOX(&minibatch_discrimination));
   library.impl("minibatch_discrimination_backward", TORCH_BOX(&minibatch_discrimination_backward));
   library.impl("minibatch_discrimination_double_backward", TORCH_BOX(&minibatch_discrimination_double_backward));
+  library.impl("minibatch_stddev", TORCH_BOX(&minibatch_stddev));
+  library.impl("minibatch_stddev_backward", TORCH_BOX(&minibatch_stddev_backward));
+  library.impl("minibatch_stddev_double_backward", TORCH_BOX(&minibatch_stddev_double_backward));
   library.impl("mlp_critic_loss", TORCH_BOX(&mlp_critic_loss));
   library.impl("norm_penalty", TORCH_BOX(&norm_penalty));
   library.impl("norm_penalty_backward", TORCH_BOX(&norm_penalty_backward));

@@ -21,6 +21,11 @@ Tensor minibatch_discrimination_backward(Tensor grad_o, Tensor m, int64_t begin,
 std::tuple<Tensor, Tensor> minibatch_discrimination_double_backward(Tensor grad_grad_m, Tensor grad_o, Tensor m,
                                                                     int64_t begin, int64_t end);
 
+Tensor minibatch_stddev(Tensor x, int64_t group_size, int64_t num_channels);
+Tensor minibatch_stddev_backward(Tensor grad_value, Tensor x, int64_t group_size, int64_t num_channels);
+std::tuple<Tensor, Tensor> minibatch_stddev_double_backward(Tensor grad_grad_x, Tensor grad_value, Tensor x,
+                                                            int64_t group_size, int64_t num_channels);
+
 std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_critic_loss(
     Tensor mixed, std::optional<Tensor> real, std::optional<Tensor> fake, std::vector<Tensor> weights,
     std::vector<Tensor> biases, std::vector<double> slopes, double target, bool one_sided, int64_t reduction,

@@ -16,10 +16,11 @@
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
 #include "minibatch_discrimination.h"
+#include "minibatch_stddev.h"
 #include "mlp_layers.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
-#include "projected_arrays.h"
+#include "minibatch_arrays.h"
 #include "rmsprop_arrays.h"
 #include "weight_clip.h"
 
@@ -170,6 +171,33 @@ void bind_minibatch_discrimination(py::module_& m) {
         });
 }
 
+void bind_minibatch_stddev(py::module_& m) {
+  m.def("minibatch_stddev", [](const Run& run, const std::string& dtype_name, const py::array& x, py::array value) {
+    const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
+    const Use use(run);
+    minibatch_stddev(run.isa, run_threads, groups, out(value, groups.dtype, groups.rows()));
+  });
+
+  m.def("minibatch_stddev_backward", [](const Run& run, const std::string& dtype_name, const py::array& grad_value,
+                                        const py::array& x, py::array grad_x) {
+    const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
+    const Use use(run);
+    minibatch_stddev_backward(run.isa, run_threads, groups, in(grad_value, groups.dtype, groups.rows()),
+                              out(grad_x, groups.dtype, x.size()));
+  });
+
+  m.def("minibatch_stddev_double_backward",
+        [](const Run& run, const std::string& dtype_name, const py::array& grad_grad_x, const py::array& grad_value,
+           const py::array& x, py::array grad_grad_value, py::array grad_x) {
+          const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
+          const Use use(run);
+          minibatch_stddev_double_backward(run.isa, run_threads, groups, in(grad_grad_x, groups.dtype, x.size()),
+                                           in(grad_value, groups.dtype, groups.rows()),
+                                           out(grad_grad_value, groups.dtype, groups.rows()),
+                                           out(grad_x, groups.dtype, x.size()));
+        });
+}
+
 void bind_mlp_critic_loss(py::module_& m) {
   m.def("mlp_critic_loss", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
                               const py::array& mixed, const py::object& real, const py::object& fake,
@@ -275,6 +303,7 @@ PYBIND11_MODULE(core_module, m) {
   bind_interpolate(m);
   bind_norm_penalty(m);
   bind_minibatch_discrimination(m);
+  bind_minibatch_stddev(m);
   bind_mlp_critic_loss(m);
   bind_kernel_sums(m);
   bind_kernel_matvec(m);

@@ -30,6 +30,13 @@ _SCHEMAS = [
     # grad_grad_m: [B, F, K] -> grad_grad_o: as o; grad_m: [B, F, K]
     "minibatch_discrimination_double_backward(Tensor grad_grad_m, Tensor grad_o, Tensor m, int begin, int end) "
     "-> (Tensor grad_grad_o, Tensor grad_m)",
+    # x: [B, C, ...]; group_size divides B, num_channels divides C -> value: [B / group_size, num_channels]
+    "minibatch_stddev(Tensor x, int group_size, int num_channels) -> Tensor",
+    # grad_value: as value -> grad_x: [B, C, ...]
+    "minibatch_stddev_backward(Tensor grad_value, Tensor x, int group_size, int num_channels) -> Tensor",
+    # grad_grad_x: [B, C, ...] -> grad_grad_value: as value; grad_x: [B, C, ...]
+    "minibatch_stddev_double_backward(Tensor grad_grad_x, Tensor grad_value, Tensor x, int group_size, "
+    "int num_channels) -> (Tensor grad_grad_value, Tensor grad_x)",
     # mixed, real, fake: [B, D], or neither real nor fake; weights: [out, in] of each layer; biases: [out], or empty for
     # none -> penalty, wasserstein: []; norms: [B] float64; of penalty - wasserstein grad_weights: [out, in] and
     # grad_biases: [out], or empty for none; no tensors without needs_grads, and no grad_biases without real and fake.

@@ -1,5 +1,5 @@
 #include "binding.h"
-#include "../projected_arrays.h"
+#include "../minibatch_arrays.h"
 
 namespace wgk {
 namespace {
