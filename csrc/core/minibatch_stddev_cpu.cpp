@@ -29,33 +29,37 @@ namespace {
 constexpr int64_t kChunk = 1 << 12;        // numbers of a block that one thread adds up
 constexpr double kThreadWork = 1 << 15;    // elements below which a second thread costs more than it saves
 
-// sums, where they are asked for: [M, F] of dtype, the means of what group_sum adds up.
+// value, where it is asked for: [M, F] of dtype, the means of what group_sum adds up.
 template <bool has_u, class T>
-void go_over_groups(Isa isa, ParallelFor run, const SampleGroups& groups, const T* u, const T* grad_value, T* sums,
+void go_over_groups(Isa isa, ParallelFor run, const SampleGroups& groups, const T* u, const T* grad_value, T* value,
                     T* grad_x) {
   const auto [dtype, G, M, F, P, x] = groups;
   const auto group_sum = WGK_PICK(isa, group_sum<has_u, T>);
-  const auto number_of = WGK_PICK(isa, number_of<T>);
-  const auto set_number = WGK_PICK(isa, set_number<T>);
   const int64_t chunks = std::max<int64_t>(1, ceil_div(P, kChunk)), step = M * F * P;
-  std::vector<double> parts(M * F * chunks);
+  std::vector<double> parts(M * F * chunks), by_value(M * F), means(M * F);
+  if (grad_value != nullptr) {
+    WGK_PICK(isa, read_numbers<T>)(grad_value, M * F, by_value.data());
+  }
   const double work = static_cast<double>(std::min(P, kChunk)) * G;
   const auto grain = static_cast<int64_t>(kThreadWork / std::max(work, 1.0));
   parallel_for(run, M * F * chunks, grain, [&, G = G, P = P, x = x](int64_t begin, int64_t end) {
     for (int64_t part = begin; part < end; ++part) {
       const int64_t row = part / chunks, first = part % chunks * kChunk, at = row * P + first;
-      const double scale = grad_value == nullptr ? 0 : number_of(grad_value + row) / (static_cast<double>(P) * G);
+      const double scale = by_value[row] / (static_cast<double>(P) * G);
       parts[part] = group_sum({G, step, std::min(kChunk, P - first), static_cast<const T*>(x) + at,
                                has_u ? u + at : nullptr, grad_x == nullptr ? nullptr : grad_x + at},
                               scale);
     }
   });
-  for (int64_t row = 0; sums != nullptr && row < M * F; ++row) {
+  for (int64_t row = 0; value != nullptr && row < M * F; ++row) {
     double sum = 0;
     for (int64_t chunk = 0; chunk < chunks; ++chunk) {
       sum += parts[row * chunks + chunk];
     }
-    set_number(sums + row, sum / static_cast<double>(P));
+    means[row] = sum / static_cast<double>(P);
+  }
+  if (value != nullptr) {
+    WGK_PICK(isa, write_numbers<T>)(means.data(), M * F, value);
   }
 }
 

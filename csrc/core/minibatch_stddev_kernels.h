@@ -99,15 +99,22 @@ double group_sum(const GroupNumbers<T>& n, double scale) {
   return total;
 }
 
-// For single numbers of a storage type.
+// `count` numbers of a storage type as doubles, and back.
 template <class T>
-double number_of(const T* p) {
-  return load_tail(p, 1)[0];
+void read_numbers(const T* from, int64_t count, double* to) {
+  for (int64_t j = 0; j < count; j += kDoubles) {
+    const int64_t rest = std::min<int64_t>(kDoubles, count - j);
+    const vdouble wide = load_tail(from + j, rest);
+    std::memcpy(to + j, &wide, rest * sizeof(double));
+  }
 }
 
 template <class T>
-void set_number(T* p, double number) {
-  store_numbers<false>(p, 1, number - vdouble{});
+void write_numbers(const double* from, int64_t count, T* to) {
+  for (int64_t j = 0; j < count; j += kDoubles) {
+    const int64_t rest = std::min<int64_t>(kDoubles, count - j);
+    store_numbers<false>(to + j, rest, load_tail(from + j, rest));
+  }
 }
 
 }  // namespace WGK_ISA
