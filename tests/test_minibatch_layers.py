@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 import wgan_kernels as wk
-from wgan_kernels.nn import MinibatchDiscrimination
+from wgan_kernels.nn import MinibatchDiscrimination, MinibatchStdDev
 
 
 def appended(x: Tensor, weight: Tensor) -> Tensor:
@@ -35,12 +35,35 @@ class Eager(nn.Module):
         return appended(x, self.weight)
 
 
+class EagerStdDev(nn.Module):
+    """As StyleGAN2 has it."""
+
+    def __init__(self, layer: MinibatchStdDev) -> None:
+        super().__init__()
+        self.group_size, self.num_channels = layer.group_size, layer.num_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        N, C, H, W = x.shape
+        G = min(self.group_size, N) if self.group_size is not None else N
+        F = self.num_channels
+        y = x.reshape(G, -1, F, C // F, H, W)
+        y = y - y.mean(dim=0)
+        y = y.square().mean(dim=0)
+        y = (y + 1e-8).sqrt()
+        y = y.mean(dim=[2, 3, 4])
+        y = y.reshape(-1, F, 1, 1)
+        y = y.repeat(G, 1, H, W)
+        return torch.cat([x, y], dim=1)
+
+
 def in_plain_torch(critic: nn.Module) -> nn.Module:
     """A copy of the critic with eager layers in the place of ours."""
     critic = copy.deepcopy(critic)
     for at, layer in enumerate(critic):
         if isinstance(layer, MinibatchDiscrimination):
             critic[at] = Eager(layer)
+        elif isinstance(layer, MinibatchStdDev):
+            critic[at] = EagerStdDev(layer)
     return critic
 
 
@@ -97,13 +120,56 @@ def test_under_autocast(backend: str) -> None:
     assert torch.allclose(y, layer(x), rtol=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("group_size", "num_channels"), [(4, 1), (2, 3), (None, 2), (100, 1)])
+def test_appends_deviations(backend: str, group_size: int | None, num_channels: int, dtype: torch.dtype) -> None:
+    layer = MinibatchStdDev(group_size, num_channels)
+    eager = EagerStdDev(layer)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = samples((8, 6, 3, 5), dtype).to(memory_format=memory_format)
+        up = samples((8, 6 + num_channels, 3, 5), dtype, seed=1)
+        results = []
+        for of, x_in, by in ((layer, leaf(x), up), (eager, leaf(x), up), (eager, leaf(x.double()), up.double())):
+            y = of(x_in)
+            results.append((y.detach(), *torch.autograd.grad(y, x_in, by)))
+        for ours, plain, exact in zip(*results, strict=True):
+            assert_as_good_as_torch(ours, plain, exact)
+        assert results[0][0].is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (4, 6, 5), (4, 6, 2, 2, 2), (0, 6, 2)])
+def test_any_number_of_dimensions(backend: str, shape: tuple[int, ...]) -> None:
+    x = samples(shape, torch.float64)
+    y = MinibatchStdDev(2, 3)(x)
+    assert y.shape == (shape[0], 9, *shape[2:]) and torch.equal(y[:, :6], x)
+    if len(x):
+        flat = EagerStdDev(MinibatchStdDev(2, 3))(x.reshape(4, 6, -1, 1))
+        assert_same_by_another_route(y.reshape(flat.shape), flat)
+
+
+def test_half_width_floats(backend: str) -> None:
+    for dtype in (torch.bfloat16, torch.float16):
+        x = samples((4, 6, 2, 2), dtype)
+        y = MinibatchStdDev()(x)
+        assert y.dtype == dtype
+        exact = EagerStdDev(MinibatchStdDev())(x.double())
+        assert_as_good_as_torch(y, exact.to(dtype), exact)
+
+
 def critic_with(layer: nn.Module, features: int) -> nn.Module:
     last = nn.Linear(features, 4), nn.Tanh(), nn.Linear(4, 1)
     return nn.Sequential(nn.Linear(6, 8), nn.LeakyReLU(0.2), layer, *last).double()
 
 
+def images_with(layer: nn.Module, channels: int) -> nn.Module:
+    first = nn.Unflatten(1, (2, 1, 3)), nn.Conv2d(2, 4, (1, 2)), nn.LeakyReLU(0.2)
+    return nn.Sequential(*first, layer, nn.Conv2d(channels, 3, 1), nn.Tanh(), nn.Flatten(), nn.Linear(6, 1)).double()
+
+
 CRITICS: dict[str, Callable[[], nn.Module]] = {
     "MinibatchDiscrimination": lambda: critic_with(MinibatchDiscrimination(8, 5, 3), 13),
+    "MinibatchStdDev": lambda: images_with(MinibatchStdDev(4), 5),
+    "MinibatchStdDev with blocks": lambda: images_with(MinibatchStdDev(2, 2), 6),
 }
 
 
@@ -113,8 +179,8 @@ def test_penalty_of_a_critic_by_every_route(backend: str, name: str, route: str)
     """Its samples are mixed in the layer; the penalty is of the gradient of the sum of all scores by each."""
     critic = CRITICS[name]()
     plain = in_plain_torch(critic)
-    real, fake = (samples((7, 6), torch.float64, seed=seed) for seed in (1, 2))
-    mix = torch.linspace(0.1, 0.9, 7, dtype=torch.float64)
+    real, fake = (samples((8, 6), torch.float64, seed=seed) for seed in (1, 2))
+    mix = torch.linspace(0.1, 0.9, 8, dtype=torch.float64)
     ours = wk.gradient_penalty(critic, real, fake, mix=mix, route=route)
     x = leaf(mix[:, None] * real + (1 - mix[:, None]) * fake)
     (gradient,) = torch.autograd.grad(plain(x).sum(), x, create_graph=True)
@@ -131,7 +197,7 @@ def test_penalty_of_a_critic_by_every_route(backend: str, name: str, route: str)
 
 @pytest.mark.parametrize("name", CRITICS)
 def test_what_is_said_of_such_a_critic(name: str) -> None:
-    critic, x = CRITICS[name](), samples((7, 6), torch.float64)
+    critic, x = CRITICS[name](), samples((8, 6), torch.float64)
     assert wk.explain_route(critic, x).name == "closed_form"
     (finding,) = wk.check_critic(critic, x)
     assert "depends on the other samples" in finding.problem
@@ -146,6 +212,9 @@ def test_what_is_said_of_such_a_critic(name: str) -> None:
         (lambda: MinibatchDiscrimination(3, 2, 2)(torch.ones(4, 5)), ValueError, r"x must have the shape \(B, in"),
         (lambda: MinibatchDiscrimination(3, 2, 2)(torch.ones(3)), ValueError, r"in_features=3\), got \(3,\)"),
         (lambda: MinibatchDiscrimination(3, 2, 2)([1]), TypeError, "x must be a torch.Tensor, got list"),
+        (lambda: MinibatchStdDev(0), ValueError, "group_size must be at least 1, got 0"),
+        (lambda: MinibatchStdDev(4, 1.0), TypeError, "num_channels must be a whole number, got float"),
+        (lambda: MinibatchStdDev(4)(torch.ones(6, 2, 1, 1)), ValueError, "group_size must divide the number of sam"),
         (lambda: MinibatchDiscrimination(3, 2, 2, group=3), ValueError, "group needs torch.distributed"),
     ],
 )

@@ -15,6 +15,7 @@ from wgan_kernels._triton import (
     kernel_matvec,
     kernel_sums,
     minibatch_discrimination,
+    minibatch_stddev,
     norm_penalty,
     rmsprop_clip,
     weight_clip,
@@ -76,7 +77,7 @@ class Recorder:
 
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
-    modules = [interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, norm_penalty]
+    modules = [interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, minibatch_stddev, norm_penalty]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -146,11 +147,15 @@ def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "clip alone", "rmsprop_clip_", (x, [], [], [], [], [], stats, None, None, None, *plain)
 
 
-def _discriminated(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+def _of_minibatches(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     m, o = torch.zeros(40, 3, 16, dtype=dtype), torch.zeros(40, 3, dtype=dtype)
     yield "value", "minibatch_discrimination", (m, 0, -1)
     yield "backward", "minibatch_discrimination_backward", (o, m, 0, -1)
     yield "double backward", "minibatch_discrimination_double_backward", (m, o, m, 0, -1)
+    x, value = torch.zeros(8, 3, 40, dtype=dtype), torch.zeros(2, 1, dtype=dtype)
+    yield "value", "minibatch_stddev", (x, 4, 1)
+    yield "backward", "minibatch_stddev_backward", (value, x, 4, 1)
+    yield "double backward", "minibatch_stddev_double_backward", (x, value, x, 4, 1)
 
 
 def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
@@ -160,7 +165,7 @@ def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "", "clip_weights_", ([x], -1.0, 1.0)
     yield from _steps(dtype)
     yield "", "interpolate", (x, x, mix)
-    yield from _discriminated(dtype)
+    yield from _of_minibatches(dtype)
     yield "mean", "norm_penalty", (x, *settings)
     yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)
     yield "mean", "norm_penalty_double_backward", (x, mix[0], x, norms, *settings)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .. import _checks
 from ..ops import _collectives
 from ..ops.minibatch_discrimination import minibatch_discrimination
+from ..ops.minibatch_stddev import minibatch_stddev
 from ..ranks import agree, check_group, on_the_tape
 
 
@@ -102,6 +103,48 @@ class MinibatchDiscrimination(nn.Module):
     def extra_repr(self) -> str:
         group = "" if self.group is None else ", group=..."
         return f"{self.in_features}, {self.out_features}, kernel_dim={self.kernel_dim}{group}"
+
+
+class MinibatchStdDev(nn.Module):
+    """Appends to each sample's channels how much the samples of its group differ.
+
+    The standard deviation of each number over the group, sqrt(var + 1e-8), is averaged over the numbers, or over those
+    of each block of channels, and is the same at every place of the `num_channels` channels that are appended.
+
+    Args:
+        group_size: samples of a group, sample b being in group b mod (B / group_size); None, and more than B, means all
+            of them. It has to divide B.
+        num_channels: blocks that the channels are split into, and channels that are appended; it has to divide C.
+
+    Takes x of shape (B, C, ...), float64, float32, bfloat16 or float16, and returns (B, C + num_channels, ...) in the
+    dtype of x, in channels_last where x is. No parameters.
+
+    Raises:
+        TypeError: x is not a dense floating tensor; sizes that are no whole numbers.
+        ValueError: x has no channels; sizes below 1, or which do not divide.
+
+    Differentiable twice; a third derivative raises. Scores of a critic with this layer depend on the whole group: see
+    MinibatchDiscrimination.
+    Source: Karras et al. 2018, "Progressive Growing of GANs", section 3; groups as in Karras et al. 2020, "Analyzing
+    and Improving the Image Quality of StyleGAN".
+    """
+
+    def __init__(self, group_size: int | None = 4, num_channels: int = 1) -> None:
+        super().__init__()
+        self.group_size = None if group_size is None else _checks.positive_integer("group_size", group_size)
+        self.num_channels = _checks.positive_integer("num_channels", num_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = minibatch_stddev(x, group_size=self.group_size, num_channels=self.num_channels)
+        # Sample b is in group b mod M.
+        each = value.repeat(x.shape[0] // max(value.shape[0], 1), 1)
+        each = each.reshape(*each.shape, *[1] * (x.dim() - 2)).expand(-1, -1, *x.shape[2:])
+        if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+            each = each.clone(memory_format=torch.channels_last)  # or torch.cat would give up the layout
+        return torch.cat([x, each], 1)
+
+    def extra_repr(self) -> str:
+        return f"group_size={self.group_size}, num_channels={self.num_channels}"
 
 
 class _Call(NamedTuple):
