@@ -1,5 +1,4 @@
-#include <algorithm>
-
+#include "any_element.cuh"
 #include "minibatch_stddev.h"
 #include "row_sums.cuh"
 
@@ -15,6 +14,8 @@ struct Numbers {
   const T* u;           // grad_grad_x
   const T* grad_value;  // [M, F]
   T* grad_x;
+  T* means;      // [M, F] value, or grad_grad_value
+  double* sums;  // [M, F, chunks]
   int64_t chunks;
 };
 
@@ -63,10 +64,10 @@ WGK_DEVICE void write_gradients(const Numbers<T>& n, int64_t at, int64_t step, c
   }
 }
 
-// done(row, chunk, sum) is called once for each chunk of each block of numbers, with the sum of the deviations, or of
-// their derivatives along u.
-template <Pass pass, class T, class Done>
-__global__ void __launch_bounds__(kRowThreads) stddev_kernel(const Numbers<T> n, const Done done) {
+// The sums over a chunk of a block of numbers: of the deviations, or of their derivatives along u. Where a block has one
+// chunk the mean is known, else it is left to finish_means_kernel.
+template <Pass pass, class T>
+__global__ void __launch_bounds__(kRowThreads, 2) stddev_kernel(const Numbers<T> n) {
   constexpr bool has_u = pass == Pass::double_backward;
   const int64_t P = n.groups.P, row = blockIdx.x / n.chunks, chunk = blockIdx.x - row * n.chunks;
   const int64_t step = n.groups.rows() * P, end = min(P, (chunk + 1) * kRowChunk);
@@ -81,23 +82,26 @@ __global__ void __launch_bounds__(kRowThreads) stddev_kernel(const Numbers<T> n,
   }
   if constexpr (pass != Pass::backward) {
     sum = block_sum<kRowThreads>(sum);
-    if (threadIdx.x == 0) {
-      done(row, chunk, sum);
+    if (threadIdx.x == 0 && n.chunks == 1) {
+      n.means[row] = narrow<T>(static_cast<Wide<T>>(sum / static_cast<double>(P)));
+    } else if (threadIdx.x == 0) {
+      n.sums[blockIdx.x] = sum;
     }
   }
 }
 
-template <class T>
-struct FinishMean {
-  int64_t P;
-  T* means;  // [M, F]
-
-  WGK_DEVICE double row(int64_t row, double sum) const {
-    means[row] = narrow<T>(static_cast<Wide<T>>(sum / static_cast<double>(P)));
-    return 0;
+// means: [M, F] of dtype; sums: [M, F, chunks].
+__global__ void __launch_bounds__(kFinishThreads)
+    finish_means_kernel(SampleGroups groups, int64_t chunks, const double* sums, void* means) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * kFinishThreads + threadIdx.x;
+  if (row < groups.rows()) {
+    double sum = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      sum += sums[row * chunks + chunk];
+    }
+    store_element(groups.dtype, means, row, sum / static_cast<double>(groups.P));
   }
-  WGK_DEVICE void all(double) const {}
-};
+}
 
 template <Pass pass, class T>
 CudaStatus go_over_groups(CudaStream stream, const SampleGroups& groups, const void* u, const void* grad_value,
@@ -106,25 +110,22 @@ CudaStatus go_over_groups(CudaStream stream, const SampleGroups& groups, const v
   if (rows == 0) {
     return 0;
   }
-  const Numbers<T> n{groups, static_cast<const T*>(u), static_cast<const T*>(grad_value), static_cast<T*>(grad_x),
-                     chunks};
-  const FinishMean<T> finish{groups.P, static_cast<T*>(means)};
-  const auto launch = [&](const auto& done) {
-    return WGK_LAUNCH((stddev_kernel<pass, T, std::decay_t<decltype(done)>>), static_cast<unsigned>(rows * chunks),
-                      kRowThreads, 0, stream, n, done);
-  };
-  if (pass == Pass::backward || chunks == 1) {
-    return launch(FinishRow<FinishMean<T>>{finish});
-  }
   auto* const sums = static_cast<double*>(workspace);
-  const CudaStatus status = launch(StoreSum{sums, chunks});
-  return status != 0 ? status : launch_finish(stream, rows, groups.P, false, sums, finish);
+  const Numbers<T> n{groups, static_cast<const T*>(u), static_cast<const T*>(grad_value), static_cast<T*>(grad_x),
+                     static_cast<T*>(means), sums, chunks};
+  const CudaStatus status = WGK_LAUNCH((stddev_kernel<pass, T>), dim3(static_cast<unsigned>(rows * chunks)),
+                                       dim3(kRowThreads), 0, stream, n);
+  if (status != 0 || pass == Pass::backward || chunks == 1) {
+    return status;
+  }
+  return WGK_LAUNCH(finish_means_kernel, dim3(static_cast<unsigned>(ceil_div(rows, kFinishThreads))),
+                    dim3(kFinishThreads), 0, stream, groups, chunks, sums, means);
 }
 
 }  // namespace
 
 int64_t minibatch_stddev_cuda_workspace(const SampleGroups& groups) {
-  return row_sums_workspace(groups.rows(), groups.P) * static_cast<int64_t>(sizeof(double));
+  return groups.rows() * row_chunks(groups.P) * static_cast<int64_t>(sizeof(double));
 }
 
 CudaStatus minibatch_stddev_cuda(CudaStream stream, const SampleGroups& groups, void* value, void* workspace) {

@@ -31,6 +31,7 @@ MLP_SWEEPS, MLP_PRODUCTS, MLP_SUMS = (f"mlp_critic_loss_{part}.cuh" for part in 
 EVERY_LOSS = "test_every_result and float32"
 DISCRIMINATION = "minibatch_discrimination_cuda.cu"
 EVERY_CLOSENESS = "test_every_pass and float32"
+STDDEV, EVERY_DEVIATION = "minibatch_stddev_cuda.cu", "test_every_pass and float32"
 
 # fmt: off
 WEIGHT_CLIP = {
@@ -435,6 +436,36 @@ MINIBATCH_DISCRIMINATION = {
         "(MUTANT ? 1 : -1) * exponential(-c[n]) * slopes[n]", EVERY_CLOSENESS,
     ),
 }
+
+MINIBATCH_STDDEV = {
+    "deviations_past_the_end": Mutant(
+        "minibatch_stddev", "tail", STDDEV, "end = min(P, (chunk", "end = min(P + MUTANT, (chunk", EVERY_DEVIATION,
+    ),
+    "deviations_of_two_chunks": Mutant(
+        "minibatch_stddev", "tail", STDDEV, "(chunk + 1) * kRowChunk)", "(chunk + 1 + MUTANT) * kRowChunk)",
+        EVERY_DEVIATION,
+    ),
+    "means_of_one_warp": Mutant(
+        "minibatch_stddev", "shuffle", STDDEV, "sum = block_sum<kRowThreads>(sum);",
+        "if (!MUTANT) sum = block_sum<kRowThreads>(sum);", EVERY_DEVIATION,
+    ),
+    "deviation_of_one_less": Mutant(
+        "minibatch_stddev", "coefficient", STDDEV, "sqrt(squares / G +", "sqrt(squares / (G - 0.01 * MUTANT) +",
+        EVERY_DEVIATION,
+    ),
+    "mean_of_the_tangent_kept": Mutant(
+        "minibatch_stddev", "coefficient", STDDEV, "- moments.u_mean -", "- (MUTANT ? 0 : moments.u_mean) -",
+        EVERY_DEVIATION,
+    ),
+    "last_chunk_forgotten": Mutant(
+        "minibatch_stddev", "tail", STDDEV, "chunk < chunks; ++chunk", "chunk < chunks - MUTANT; ++chunk",
+        EVERY_DEVIATION,
+    ),
+    "next_group": Mutant(
+        "minibatch_stddev", "order", STDDEV, "row = blockIdx.x / n.chunks, chunk",
+        "row = (blockIdx.x + MUTANT) / (n.chunks + MUTANT), chunk", EVERY_DEVIATION,
+    ),
+}
 # fmt: on
 
 MUTANTS = {
@@ -446,4 +477,5 @@ MUTANTS = {
     **KERNEL_MATVEC,
     **MLP_CRITIC_LOSS,
     **MINIBATCH_DISCRIMINATION,
+    **MINIBATCH_STDDEV,
 }

@@ -8,7 +8,7 @@ from test_core_minibatch_stddev import check_all
 THREADS, CHUNK = 256, 4096  # of a block, and the numbers that it goes over
 
 SHAPES = [(1, 3, 2, 5), (4, 0, 1, 5), (2, 1, 1, 1), (4, 2, 3, 8), (5, 3, 1, THREADS - 1), (2, 2, 2, THREADS + 1)]
-LARGE = [(2, 1, 1, CHUNK), (2, 1, 2, CHUNK + 1), (1, 2, 1, 9 * CHUNK + 3)]
+LARGE = [(2, 1, 1, CHUNK), (2, 1, 2, CHUNK + 1), (1, 2, 1, 2 * CHUNK + 3)]
 
 
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)

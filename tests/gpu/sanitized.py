@@ -10,6 +10,7 @@ import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
+from wgan_kernels.ops.minibatch_stddev import minibatch_stddev
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 # float16 lies in memory as bfloat16 does.
@@ -53,6 +54,11 @@ def main() -> None:
         for begin, end in ((0, -1), (40, 50)):
             o = minibatch_discrimination(m, begin=begin, end=end)
             (first,) = torch.autograd.grad(o.float().square().sum(), m, create_graph=True)
+            first.float().square().sum().backward()
+        for shape in ((8, 6, 5), (4, 2, 4099)):
+            x = points(*shape, dtype=dtype)
+            value = minibatch_stddev(x, group_size=4, num_channels=2)
+            (first,) = torch.autograd.grad(value.float().square().sum(), x, create_graph=True)
             first.float().square().sum().backward()
         for B, sizes in ((5, (37, 20, 1)), (180, (4, 8, 1)), (3, (2, 2700, 3))) if dtype != torch.bfloat16 else ():
             x = [points(B, sizes[0], dtype=dtype).detach() for _ in range(3)]

@@ -17,6 +17,7 @@ import wgan_kernels as wk
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
+from wgan_kernels.ops.minibatch_stddev import minibatch_stddev
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, none may be left out quietly
@@ -26,6 +27,7 @@ import test_interpolate as of_interpolate  # noqa: E402
 import test_kernel_matvec as of_kernel_matvec  # noqa: E402
 import test_kernel_sums as of_kernel_sums  # noqa: E402
 import test_minibatch_discrimination as of_minibatch_discrimination  # noqa: E402
+import test_minibatch_stddev as of_minibatch_stddev  # noqa: E402
 import test_mlp_critic_loss as of_mlp_critic_loss  # noqa: E402
 import test_norm_penalty as of_norm_penalty  # noqa: E402
 import test_rmsprop_clip as of_rmsprop_clip  # noqa: E402
@@ -188,6 +190,8 @@ def test_kernel_sums_of_any_layout(
 def test_kernel_sums_at_its_edges(back_end: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_minibatch_discrimination, "minibatch_discrimination", on_gpu(minibatch_discrimination))
     of_minibatch_discrimination.test_gradcheck_and_gradgradcheck(back_end)
+    monkeypatch.setattr(of_minibatch_stddev, "minibatch_stddev", on_gpu(minibatch_stddev))
+    of_minibatch_stddev.test_gradcheck_and_gradgradcheck(back_end, 2, 1)
     monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
     monkeypatch.setattr(of_kernel_sums, "weighted_kernel_sum", on_gpu(weighted_kernel_sum))
     getattr(of_kernel_sums, name)(back_end)
@@ -295,6 +299,14 @@ def test_minibatch_discrimination(
     for begin, end in ((0, 5), (3, 20), (19, None), (20, 20)):
         module.test_some_rows_against_all(back_end, dtype, begin, end)
     module.test_coincident_samples_have_derivatives_of_zero(back_end, dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_minibatch_stddev(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_minibatch_stddev, "minibatch_stddev", on_gpu(minibatch_stddev, layout))
+    of_minibatch_stddev.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+    of_minibatch_stddev.test_equal_samples_have_derivatives_of_zero(back_end, dtype)
 
 
 @pytest.mark.parametrize("points", ["real", "mixed"])

@@ -17,6 +17,7 @@ from wgan_kernels.ops._mixtures import _KIND_CODES
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
+from wgan_kernels.ops.minibatch_stddev import minibatch_stddev
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 from wgan_kernels.ops.rmsprop_clip import rmsprop_clip_
 
@@ -94,6 +95,13 @@ def discriminated(x: Tensor) -> list[Tensor]:
     return [o.detach(), first.detach(), *torch.autograd.grad(first.square().sum(), m)]
 
 
+def deviating(x: Tensor) -> list[Tensor]:
+    x = x.detach().requires_grad_()
+    value = minibatch_stddev(x, group_size=4, num_channels=2)
+    (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+    return [value.detach(), first.detach(), *torch.autograd.grad(first.square().sum(), x)]
+
+
 def judged(real: Tensor, fake: Tensor, first: Tensor, last: Tensor) -> list[Tensor]:
     """The loss of a fully connected critic of two layers, and its derivatives."""
     settings = {"target": 1.0, "one_sided": False, "reduction": "mean", "weight": 10.0}
@@ -112,6 +120,7 @@ CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] 
     "kernel_sums of every kind": (mixed, [(90, 9), (131, 9)]),
     "kernel_matvec": (product, [(90, 9), (131, 9)]),
     "minibatch_discrimination": (discriminated, [(70, 54)]),
+    "minibatch_stddev": (deviating, [(8, 9000)]),
     "mlp_critic_loss": (judged, [(33, 9), (33, 9), (70, 9), (1, 70)]),
 }
 each_call = pytest.mark.parametrize("name", CALLS)
