@@ -16,12 +16,12 @@ from ._autograd import differentiable, eager_function, third_derivative
 from ._mixtures import allows_tf32, as_tensors, keep_for_graphs, shapes_of
 
 _X, _Y, _PARAMS = 1, 2, 4
-# Pairs times features (and what a kernel function takes for one more) in one call of an operator: some tenths of a
-# second on one core, between which Python can hear an interrupt.
-_WORK_PER_CALL = 1e10
+# Pairs times features (and what a kernel function takes for one more) in one call of an operator: about a second
+# on one core, between which Python can hear an interrupt.
+_WORK_PER_CALL = 4e10
 _KERNEL_FUNCTION = 8  # features that take as long as one component of the kernel
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
-_ROWS = 96
+_ROWS = 288
 _PASSES = {0: "", 1: "backward", 4: "double backward"}  # by where an operator takes x
 
 
