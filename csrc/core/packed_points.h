@@ -15,15 +15,15 @@ template <class S, class T>
 struct PackFunctions {
   int64_t lanes;  // of a vector of T
   void (*add_rows)(const S* points, int64_t count, int64_t D, double* sums);
-  void (*pack_rows)(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows);
-  void (*pack_panels)(const T* rows, int64_t count, int64_t stride, int64_t D, T* panels);
+  void (*pack_points)(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows,
+                      T* panels);
   void (*row_dots)(const T* a, const T* b, int64_t count, int64_t stride, T* out);
   void (*shifts)(const T* a, const double* b, double of, int64_t count, int64_t stride, bool add, double* out);
 };
 #define WGK_PACK_FUNCTIONS(isa, S, T)                                                                    \
   PackFunctions<S, T> {                                                                                  \
-    WGK_PICK(isa, kLanes<T>), WGK_PICK(isa, add_rows<S>), WGK_PICK(isa, pack_rows<S, T>),                \
-        WGK_PICK(isa, pack_panels<T>), WGK_PICK(isa, tile_row_dots<T>), WGK_PICK(isa, tile_shifts<T>)    \
+    WGK_PICK(isa, kLanes<T>), WGK_PICK(isa, add_rows<S>), WGK_PICK(isa, pack_points<S, T>),              \
+        WGK_PICK(isa, tile_row_dots<T>), WGK_PICK(isa, tile_shifts<T>)                                   \
   }
 
 // Elements from one packed point to the next: whole vectors, and an odd number of cache lines where rows are long, so
@@ -72,9 +72,8 @@ struct PackedPoints {
         if (points == nullptr) {
           zeros.resize(size * D);
         }
-        functions.pack_rows(points == nullptr ? zeros.data() : points + first * D, tile.count, D,
-                            origin(k / tiles), stride, tile_rows(k));
-        functions.pack_panels(tile_rows(k), tile.count, stride, D, tile_panels(k));
+        functions.pack_points(points == nullptr ? zeros.data() : points + first * D, tile.count, D,
+                              origin(k / tiles), stride, tile_rows(k), tile_panels(k));
       }
     });
   }

@@ -137,13 +137,12 @@ int64_t packed_count(int64_t count) {
   return std::max(ceil_div(count, kPanels) * kPanels, ceil_div(count, kRows) * kRows);
 }
 
-// Rows of a tile: count points [count, D], less `origin`, and zeros behind them.
+// rows[i] = points[i] - origin for count points [count, D].
 template <class S, class T>
-void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
+void centre_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
   if (stride != D) {
     std::memset(rows, 0, count * stride * sizeof(T));
   }
-  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t d = 0; d < D; d += kDoubles) {
       const vdouble centred = load_some(points + i * D + d, D - d) - load(origin + d);
@@ -153,13 +152,22 @@ void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, 
   }
 }
 
-// The panels of a tile of `count` points from its rows.
-template <class T>
-void pack_panels(const T* rows, int64_t count, int64_t stride, int64_t D, T* panels) {
-  for (int64_t j = 0; j < count; j += kPanel<T>, panels += D * kPanel<T>) {
+// Rows of a tile, and zeros behind them.
+template <class S, class T>
+void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
+  centre_rows(points, count, D, origin, stride, rows);
+  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
+}
+
+// Rows and panels of a tile, a panel's points at a time: they are in the cache when they are turned.
+template <class S, class T>
+void pack_points(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows, T* panels) {
+  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
+  for (int64_t j = 0; j < count; j += kPanel<T>, rows += kPanel<T> * stride, panels += kPanel<T> * D) {
+    centre_rows(points + j * D, std::min<int64_t>(kPanel<T>, count - j), D, origin, stride, rows);
     for (int64_t d = 0; d < D; ++d) {
       for (int64_t k = 0; k < kPanel<T>; ++k) {
-        panels[d * kPanel<T> + k] = rows[(j + k) * stride + d];
+        panels[d * kPanel<T> + k] = rows[k * stride + d];
       }
     }
   }
