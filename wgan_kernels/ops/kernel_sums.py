@@ -21,7 +21,7 @@ _X, _Y, _PARAMS = 1, 2, 4
 _WORK_PER_CALL = 4e10
 _KERNEL_FUNCTION = 8  # features that take as long as one component of the kernel
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
-_ROWS = 288
+_ROWS = 96
 _PASSES = {0: "", 1: "backward", 4: "double backward"}  # by where an operator takes x
 
 
