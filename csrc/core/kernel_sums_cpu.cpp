@@ -15,6 +15,17 @@ namespace {
 
 constexpr double kThreadWork = 1e6;        // multiplications below which a second thread costs more than it saves
 
+// Sums of gradients that leave the L2 cache between two tiles are read and written less often by larger tiles; but there
+// must be tiles left to share out. No number of threads goes in here: the same bits for any.
+int64_t best_tile_size(const PointPairs& pairs, bool has_gradient) {
+  constexpr int64_t kL2Cache = 1 << 21, kLeastFeatures = 64, kLeastTiles = 20;
+  const int64_t points = pairs.B * (pairs.N + pairs.M), sums = points * pairs.D * sizeof(double);
+  if (!has_gradient || pairs.D < kLeastFeatures || sums < kL2Cache) {
+    return kTile;
+  }
+  return kTile * std::clamp<int64_t>(points / (kLeastTiles * kTile), 1, kMostCells);
+}
+
 // Everything one call works on. S is the points' type, T the one they are computed in.
 template <class S, class T>
 class Sweep {
@@ -22,7 +33,8 @@ class Sweep {
   Sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const S* along_x,
         const S* along_y, bool tangent, const KernelGradients& gradients)
       : isa_(isa), run_(run), pairs_(pairs), gradients_(gradients),
-        schedule_(pairs.N, pairs.M, pairs.begin, pairs.end), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
+        tile_size_(best_tile_size(pairs, gradients.x != nullptr || gradients.y != nullptr)),
+        schedule_(pairs.N, pairs.M, pairs.begin, pairs.end, tile_size_), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y))),
         norms_(packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, points_)) {
     if (tangent) {
@@ -52,10 +64,11 @@ class Sweep {
       allocate_gradients();
     }
     std::vector<double> shares(B * most * 6 * C, 0.0);  // [B, pair of a round, block, (sums, theta_sums), C]
-    const double work = std::pow(std::min(kTile, std::max(pairs_.N, pairs_.M)), 2) * (6.0 * pairs_.D + 32.0 * C);
+    const double work = std::pow(std::min(tile_size_, std::max(pairs_.N, pairs_.M)), 2) * (6.0 * pairs_.D + 32.0 * C);
     for (int64_t round = 0; round < schedule_.rounds(); ++round) {
       const int64_t count = schedule_.pairs(round);
       parallel_for(run_, B * count, static_cast<int64_t>(kThreadWork / std::max(work, 1.0)), [&](int64_t begin, int64_t end) {
+        const Buffer<T> workspace((mode == PairMode::tangents ? 2 : 1) * tile_size_ * tile_size_);
         for (int64_t k = begin; k < end; ++k) {
           const int64_t b = k / count;
           const TilePair pair = schedule_.pair(round, k % count);
@@ -64,7 +77,8 @@ class Sweep {
           const int64_t block = i.of_y != j.of_y ? 2 : i.of_y ? 1 : 0;
           double* share = shares.data() + ((b * most + k % count) * 3 + block) * 2 * C;
           sweep_tiles(mixture, i, j, pairs_.D, points_.stride, pairs_.diagonal,
-                      mode == PairMode::values ? nullptr : weights + (b * 3 + block) * C, share, share + C);
+                      mode == PairMode::values ? nullptr : weights + (b * 3 + block) * C, tile_size_, workspace.get(), share,
+                      share + C);
         }
       });
     }
@@ -78,21 +92,21 @@ class Sweep {
   int64_t tiles() const { return pairs_.B * schedule_.count(); }
 
   PackedPoints<T> pack(const S* x, const S* y) const {
-    return PackedPoints<T>(run_, functions_, schedule_.tiles(), pairs_.B, pairs_.N, pairs_.M, pairs_.D, x, y);
+    return PackedPoints<T>(run_, functions_, schedule_.tiles(), tile_size_, pairs_.B, pairs_.N, pairs_.M, pairs_.D, x, y);
   }
 
   bool has_gradient(const Tile& tile) const { return (tile.of_y ? gradients_.y : gradients_.x) != nullptr; }
 
   void allocate_gradients() {
-    sums_ = Buffer<double>(tiles() * kTile * points_.stride);
-    w_sums_ = Buffer<double>(tiles() * kTile * 4);
-    std::fill_n(w_sums_.get(), tiles() * kTile * 4, 0.0);
+    sums_ = Buffer<double>(tiles() * tile_size_ * points_.stride);
+    w_sums_ = Buffer<double>(tiles() * tile_size_ * 4);
+    std::fill_n(w_sums_.get(), tiles() * tile_size_ * 4, 0.0);
     parallel_for(run_, tiles(), 8, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         if (has_gradient(schedule_.tiles()[k % schedule_.count()])) {
           // As far as whole blocks of rows reach.
-          const int64_t rows = std::min(kTile, schedule_.tiles()[k % schedule_.count()].count + 8);
-          std::fill_n(sums_.get() + k * kTile * points_.stride, rows * points_.stride, 0.0);
+          const int64_t rows = std::min(tile_size_, schedule_.tiles()[k % schedule_.count()].count + 8);
+          std::fill_n(sums_.get() + k * tile_size_ * points_.stride, rows * points_.stride, 0.0);
         }
       }
     });
@@ -106,24 +120,24 @@ class Sweep {
     packed.of_y = tile.of_y;
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
-    packed.norms = norms_.get() + k * kTile;
+    packed.norms = norms_.get() + k * tile_size_;
     if (along_) {
       packed.along_rows = along_->tile_rows(k);
       packed.along_panels = along_->tile_panels(k);
-      packed.along_norms = along_norms_.get() + k * kTile;
+      packed.along_norms = along_norms_.get() + k * tile_size_;
     }
     if (has_gradient(tile) && sums_.get() != nullptr) {
-      packed.sums = sums_.get() + k * kTile * points_.stride;
-      packed.w_sums = w_sums_.get() + k * kTile * 4;
-      packed.along_w_sums = packed.w_sums + kTile;
+      packed.sums = sums_.get() + k * tile_size_ * points_.stride;
+      packed.w_sums = w_sums_.get() + k * tile_size_ * 4;
+      packed.along_w_sums = packed.w_sums + tile_size_;
       if (shifts_.get() != nullptr) {
-        packed.product_sums = packed.w_sums + 2 * kTile;
-        packed.along_product_sums = packed.w_sums + 3 * kTile;
+        packed.product_sums = packed.w_sums + 2 * tile_size_;
+        packed.along_product_sums = packed.w_sums + 3 * tile_size_;
       }
     }
     if (shifts_.get() != nullptr) {
-      packed.shifts = shifts_.get() + k * kTile;
-      packed.along_shifts = along_ ? along_shifts_.get() + k * kTile : nullptr;
+      packed.shifts = shifts_.get() + k * tile_size_;
+      packed.along_shifts = along_ ? along_shifts_.get() + k * tile_size_ : nullptr;
     }
     return packed;
   }
@@ -165,7 +179,7 @@ class Sweep {
       grad_x != nullptr ? std::memset(grad_x + b * N * D, 0, before_x * D * sizeof(G)) : nullptr;
       grad_y != nullptr ? std::memset(grad_y + b * M * D, 0, before_y * D * sizeof(G)) : nullptr;
     }
-    parallel_for(run_, tiles(), 1 + (1 << 14) / (1 + kTile * D), [&](int64_t begin, int64_t end) {
+    parallel_for(run_, tiles(), 1 + (1 << 14) / (1 + tile_size_ * D), [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         const int64_t b = k / schedule_.count();
         const Tile& t = schedule_.tiles()[k % schedule_.count()];
@@ -182,6 +196,7 @@ class Sweep {
   ParallelFor run_;
   const PointPairs& pairs_;
   KernelGradients gradients_;
+  int64_t tile_size_;
   PairSchedule schedule_;
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;

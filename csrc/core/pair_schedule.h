@@ -24,7 +24,7 @@ struct TilePair {
 
 class PairSchedule {
  public:
-  PairSchedule(int64_t N, int64_t M, int64_t begin, int64_t end) {
+  PairSchedule(int64_t N, int64_t M, int64_t begin, int64_t end, int64_t tile_size) : tile_size_(tile_size) {
     add_tiles(begin, std::min(end, N), false);
     add_tiles(std::max(begin, N), end, true);
     owned_ = count();
@@ -61,13 +61,13 @@ class PairSchedule {
   int64_t others() const { return count() - owned_; }
 
   void add_tiles(int64_t begin, int64_t end, bool of_y) {
-    for (; begin < end; begin += kTile) {
-      tiles_.push_back({begin, std::min(kTile, end - begin), of_y});
+    for (; begin < end; begin += tile_size_) {
+      tiles_.push_back({begin, std::min(tile_size_, end - begin), of_y});
     }
   }
 
+  int64_t tile_size_, owned_;
   std::vector<Tile> tiles_;
-  int64_t owned_;
 };
 
 }  // namespace wgk

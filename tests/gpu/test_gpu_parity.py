@@ -14,8 +14,9 @@ from tolerances import assert_as_good_as_torch
 from torch import Tensor
 
 import wgan_kernels as wk
+from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
-from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
 from wgan_kernels.ops.minibatch_stddev import minibatch_stddev
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
