@@ -192,7 +192,7 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
         mixture = [0, 2, 7], [1.0, 0.5, 3.0]
         calls = {
             "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
-            "minibatch_discrimination": lambda x, *_: operators.minibatch_discrimination_triton(x[:, None], 0, -1),
+            "minibatch_discrimination": lambda x, *_: operators.minibatch_discrimination_triton(x.unsqueeze(1), 0, -1),
             "minibatch_stddev": lambda x, *_: operators.minibatch_stddev_triton(x, 5, 1),
             "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
             "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
