@@ -109,6 +109,27 @@ WGK_DEVICE void pair_distances(const Arguments& a, const Unit& unit, int64_t col
   }
 }
 
+// grads += c * sign of the differences, for the numbers that are this block's.
+template <class T>
+WGK_DEVICE void add_gradients(const Arguments& a, const Unit& unit, int64_t column, int count, const PairTile<T>& z,
+                              const T (&c)[kPairs], double (&grads)[kTerms]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
+  if (a.chunks > 1) {
+    __syncthreads();
+    load_chunk(a, unit, a.batch.m, column, count, unit.chunk, z);
+    __syncthreads();
+  }
+#pragma unroll
+  for (int k = 0; k < kTerms; ++k) {
+    T tile_grad = 0;
+#pragma unroll
+    for (int n = 0; n < kPairs; ++n) {
+      tile_grad += signed_by(z.rows[lane * kStride + k] - z.columns[(warp + n * kWarps) * kTerms + k], c[n]);
+    }
+    grads[k] += tile_grad;
+  }
+}
+
 // grad_o of a sample, 0 of those whose o was not asked for.
 template <class T>
 WGK_DEVICE T weight_of(const Arguments& a, int64_t feature, int64_t sample) {
@@ -189,20 +210,7 @@ __global__ void __launch_bounds__(kThreads, 2) discrimination_kernel(const Argum
     }
     sum += tile_sum;
     if constexpr (pass != Pass::value) {
-      if (a.chunks > 1) {
-        __syncthreads();
-        load_chunk(a, unit, a.batch.m, column, count, unit.chunk, z);
-        __syncthreads();
-      }
-#pragma unroll
-      for (int k = 0; k < kTerms; ++k) {
-        T tile_grad = 0;
-#pragma unroll
-        for (int n = 0; n < kPairs; ++n) {
-          tile_grad += signed_by(z.rows[lane * kStride + k] - z.columns[(warp + n * kWarps) * kTerms + k], c[n]);
-        }
-        grads[k] += tile_grad;
-      }
+      add_gradients(a, unit, column, count, z, c, grads);
     }
   }
   write_unit<pass, T>(a, unit, sum, grads, parts);

@@ -396,8 +396,8 @@ MINIBATCH_DISCRIMINATION = {
         "__syncthreads();  // nobody reads the last tile any more", NO_BARRIER, EVERY_CLOSENESS, NUMBERS_AND_RACES,
     ),
     "chunk_before_it_is_there": Mutant(
-        "minibatch_discrimination", "barrier", DISCRIMINATION, "unit.chunk, z);\n        __syncthreads();",
-        "unit.chunk, z);\n        if (!MUTANT) __syncthreads();", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "unit.chunk, z);\n    __syncthreads();",
+        "unit.chunk, z);\n    if (!MUTANT) __syncthreads();", EVERY_CLOSENESS, NUMBERS_AND_RACES,
     ),
     "parts_before_they_are_there": Mutant(
         "minibatch_discrimination", "barrier", DISCRIMINATION, "own[0] = sum;\n    __syncthreads();",
