@@ -1,5 +1,7 @@
 """Modules over the functions of the library."""
 
+from .conversion import convert_layers
 from .losses import GradientPenalty, MMDLoss
+from .normalization import GroupNorm, InstanceNorm2d, LayerNorm
 
-__all__ = ["GradientPenalty", "MMDLoss"]
+__all__ = ["GradientPenalty", "GroupNorm", "InstanceNorm2d", "LayerNorm", "MMDLoss", "convert_layers"]

@@ -1,0 +1,171 @@
+"""group_norm: layer, group and instance normalisation, with their first and second derivatives as operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import wrap_torch_function
+
+from .. import _backend, _checks
+from ..reference import group_norm as reference
+from . import _schemas
+from ._autograd import below_autograd, differentiable, third_derivative
+
+
+def _fake(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, layer_dims: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    rows = x.shape[: x.dim() - layer_dims].numel() if layer_dims else x.shape[0]
+    return torch.empty_like(x), *[x.new_empty((rows, groups), dtype=dtype) for _ in range(2)]
+
+
+def _param_grad(x: Tensor, param: Tensor | None, needed: bool) -> Tensor:
+    if param is None:
+        return x.new_empty((0,), dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(param.shape if needed else (0,), dtype=param.dtype)
+
+
+def _fake_backward(
+    grad_y: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor, groups: int,
+    layer_dims: int, needs_params: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(x), *[_param_grad(x, param, needs_params) for param in (weight, bias)]
+
+
+def _fake_double_backward(
+    grad_grad_x: Tensor | None, grad_grad_weight: Tensor | None, grad_grad_bias: Tensor | None, grad_y: Tensor,
+    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_params: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    return torch.empty_like(x), torch.empty_like(x), _param_grad(x, weight, needs_params)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, bias, ctx.groups, ctx.layer_dims, _ = inputs
+    _, mean, rstd = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(mean, rstd)
+    ctx.save_for_backward(x, weight, bias, mean, rstd)
+
+
+def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    grad_y, x, weight, _, mean, rstd, ctx.groups, ctx.layer_dims, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad_y, x, weight, mean, rstd)
+
+
+def register(back_end: str = "") -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
+    end; returns how to call the first and the second."""
+    for name, kernel in {
+        "group_norm": _fake,
+        "group_norm_backward": _fake_backward,
+        "group_norm_double_backward": _fake_double_backward,
+    }.items():
+        torch.library.register_fake(f"wgan_kernels::{name}{back_end}", kernel, lib=_schemas.LIBRARY)
+
+    def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad_y is None:
+            return (None,) * 6
+        _, needs_weight, needs_bias = ctx.needs_input_grad[:3]
+        grads = group_norm_backward(grad_y, *ctx.saved_tensors, ctx.groups, ctx.layer_dims, needs_weight or needs_bias)
+        grad_x, grad_weight, grad_bias = grads
+        return grad_x, grad_weight if needs_weight else None, grad_bias if needs_bias else None, None, None, None
+
+    def double_backward(ctx: Any, u: Tensor | None, p: Tensor | None, q: Tensor | None) -> tuple[Tensor | None, ...]:
+        if u is None and p is None and q is None:
+            return (None,) * 9
+        grad_y, x, weight, mean, rstd = ctx.saved_tensors
+        # What was not wanted came out empty, and so is its gradient.
+        p, q = [None if each is None or each.numel() == 0 else each for each in (p, q)]
+        needs_weight = ctx.needs_input_grad[2]
+        settings = ctx.groups, ctx.layer_dims, needs_weight
+        by_y, by_x, by_weight = group_norm_double_backward(u, p, q, grad_y, x, weight, mean, rstd, *settings)
+        return by_y, by_x, by_weight if needs_weight else None, *[None] * 6
+
+    group_norm_double_backward = differentiable(
+        f"group_norm_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative("group_norm")
+    )
+    group_norm_backward = differentiable(f"group_norm_backward{back_end}", _setup_backward_context, double_backward)
+    return differentiable(f"group_norm{back_end}", _setup_context, backward), group_norm_backward
+
+
+_group_norm, _ = register()
+
+
+def _group_norm_args(x: Tensor, groups: Any, weight: Any = None, bias: Any = None, *_: Any) -> tuple[Any, ...]:
+    return x, weight, bias
+
+
+@wrap_torch_function(_group_norm_args)
+def group_norm(
+    x: Tensor, groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """weight * (x - mean) / sqrt(variance + eps) + bias, with mean and variance over each sample's groups of channels.
+
+    Args:
+        x: (B, C, ...), float64, float32, bfloat16 or float16, contiguous or channels_last.
+        groups: of neighbouring channels; C of them are instance normalisation.
+        weight, bias: (C,), of the dtype of x or, beside half floats, float32; or None.
+        eps: is added to the variance.
+
+    Returns:
+        Of the shape, dtype and memory format of x.
+
+    Differentiable twice; a third derivative raises. Sums are added up in float64 in a fixed order: the same input gives
+    the same bits for any number of threads.
+    Source: Wu and He 2018, "Group Normalization"; Ulyanov et al. 2016, "Instance Normalization".
+    """
+    return normalised(x, weight, bias, groups, 0, eps)[0]
+
+
+@wrap_torch_function(_group_norm_args)
+def layer_norm(
+    x: Tensor,
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The same over the last dimensions of x, which are of the shape of weight and bias.
+
+    Source: Ba et al. 2016, "Layer Normalization".
+    """
+    dims = len(normalized_shape)
+    if x.dim() == 4 and dims == 3 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        # In the order of memory a sample is still one stretch.
+        x = x.permute(0, 2, 3, 1)
+        weight, bias = (None if param is None else param.permute(1, 2, 0) for param in (weight, bias))
+        return normalised(x, weight, bias, 1, 3, eps)[0].permute(0, 3, 1, 2)
+    return normalised(x, weight, bias, 1, dims, eps)[0]
+
+
+def normalised(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, layer_dims: int, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and the mean and rstd of each group, (rows, groups), outside the graph."""
+    if _backend.is_native(x, "group_norm"):
+        return _group_norm(x, weight, bias, groups, layer_dims, eps)
+    if _backend.is_triton(x):
+        from . import _triton_operators
+
+        return _triton_operators.group_norm(x, weight, bias, groups, layer_dims, eps)
+    return reference.group_norm(x, weight, bias, groups, layer_dims, eps)
+
+
+def run_pass(name: str, x: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    """'group_norm', 'group_norm_backward' or 'group_norm_double_backward' of these arguments, whose derivative nobody
+    asks for, on the back end that serves x."""
+    if _backend.is_native(x, "group_norm"):
+        back_end = ""
+    elif _backend.is_triton(x):
+        from . import _triton_operators  # noqa: F401 - registers it
+
+        back_end = "_triton"
+    else:
+        with torch.no_grad():
+            return getattr(reference, name)(*args)
+    return below_autograd(getattr(torch.ops.wgan_kernels, f"{name}{back_end}").default, *args)
