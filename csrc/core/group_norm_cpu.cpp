@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <numeric>
 #include <type_traits>
 
 #include "buffer.h"
@@ -15,7 +16,8 @@
 namespace wgk {
 namespace {
 
-constexpr int64_t kStreamingBytes = 4 << 20;  // results larger than this leave the caches before they are read again
+#include <cstdlib>
+static const int64_t kStreamingBytes = getenv("STREAM") ? atoll(getenv("STREAM")) : 4 << 20;  // results larger than this leave the caches before they are read again
 constexpr int64_t kLongRun = 256;             // from here on a parameter is a run's, and not copied to each element
 constexpr int64_t kGrain = 1 << 15;           // elements below which a second thread costs more than it saves
 
@@ -65,22 +67,30 @@ const Wide<T>* spread(const GroupNorm& norm, bool each, const void* from, double
   return memory.get();
 }
 
+constexpr int64_t kSumBlock = 256;  // numbers that are added up side by side, no less than a channel's
+static_assert(kSumBlock >= kLongRun);
+
 // grad[c] = the sum of the chunks' parts, [chunks, C * per_channel]; in order.
 template <class Part, class Number>
 void add_chunks(ParallelFor run, int64_t chunks, int64_t C, int64_t per_channel, const Part* parts, Number* grad) {
   if (grad == nullptr) {
     return;
   }
-  const int64_t width = C * per_channel;
-  parallel_for(run, C, kGrain / std::max<int64_t>(1, chunks * per_channel), [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; ++c) {
-      double sum = 0;
+  const int64_t step = kSumBlock / per_channel, blocks = ceil_div(C, step);
+  parallel_for(run, blocks, kGrain / (kSumBlock * std::max<int64_t>(1, chunks)), [&](int64_t first, int64_t last) {
+    for (int64_t block = first; block < last; ++block) {
+      const int64_t begin = block * step, end = std::min(C, begin + step), count = (end - begin) * per_channel;
+      double sums[kSumBlock] = {};
       for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        for (int64_t s = 0; s < per_channel; ++s) {
-          sum += parts[chunk * width + c * per_channel + s];
+        const Part* const from = parts + (chunk * C + begin) * per_channel;
+        for (int64_t j = 0; j < count; ++j) {
+          sums[j] += from[j];
         }
       }
-      grad[c] = static_cast<Number>(sum);
+      for (int64_t c = begin; c < end; ++c) {
+        const double* const of_channel = sums + (c - begin) * per_channel;
+        grad[c] = static_cast<Number>(std::accumulate(of_channel, of_channel + per_channel, 0.0));
+      }
     }
   });
 }
