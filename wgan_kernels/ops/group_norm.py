@@ -12,7 +12,7 @@ from torch.overrides import wrap_torch_function
 from .. import _backend, _checks
 from ..reference import group_norm as reference
 from . import _schemas
-from ._autograd import below_autograd, differentiable, third_derivative
+from ._autograd import below_autograd, differentiable, eager_function, third_derivative
 
 
 def _fake(
@@ -93,7 +93,56 @@ def register(back_end: str = "") -> tuple[Callable[..., Any], Callable[..., Any]
     return differentiable(f"group_norm{back_end}", _setup_context, backward), group_norm_backward
 
 
-_group_norm, _ = register()
+_group_norm, _group_norm_backward = register()
+
+
+# ---- y alone, for eager callers: the same formulas by the shortest way, for sizes at which Python is the cost
+
+
+def _value_forward(
+    ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, layer_dims: int, eps: float
+) -> Tensor:
+    with torch._C._AutoDispatchBelowAutograd():
+        y, mean, rstd = _FORWARD(x, weight, bias, groups, layer_dims, eps)
+    ctx.save_for_backward(x, weight, bias, mean, rstd)
+    ctx.settings = groups, layer_dims
+    return y
+
+
+def _value_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
+    if needs_weight or needs_bias:
+        # Who asks for the gradient by x alone, as a gradient penalty does, is not to wait for the others.
+        nodes = [node for node, _ in ctx.next_functions[1:] if node is not None]
+        if not any([torch._C._will_engine_execute_node(node) for node in nodes]):
+            needs_weight = needs_bias = False
+    args = grad_y, *ctx.saved_tensors, *ctx.settings, needs_weight or needs_bias
+    if torch.is_grad_enabled():
+        grads = _group_norm_backward(*args)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            grads = _BACKWARD(*args)
+    return grads[0], grads[1] if needs_weight else None, grads[2] if needs_bias else None, None, None, None
+
+
+_FORWARD, _BACKWARD = torch.ops.wgan_kernels.group_norm.default, torch.ops.wgan_kernels.group_norm_backward.default
+_apply = eager_function("group_norm_value", _value_forward, _value_backward)
+
+
+def _value(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, layer_dims: int, eps: float
+) -> Tensor:
+    is_graph = torch.is_grad_enabled() and (
+        x.requires_grad or (weight is not None and weight.requires_grad) or (bias is not None and bias.requires_grad)
+    )
+    if not is_graph or torch.compiler.is_compiling() or not _backend.is_native(x, "group_norm"):
+        return normalised(x, weight, bias, groups, layer_dims, eps)[0]
+    # The engine does not say of a leaf whether its gradient is wanted, but of a view of it.
+    if weight is not None and weight.requires_grad:
+        weight = weight.view_as(weight)
+    if bias is not None and bias.requires_grad:
+        bias = bias.view_as(bias)
+    return _apply(x, weight, bias, groups, layer_dims, eps)
 
 
 def _group_norm_args(x: Tensor, groups: Any, weight: Any = None, bias: Any = None, *_: Any) -> tuple[Any, ...]:
@@ -119,7 +168,7 @@ def group_norm(
     the same bits for any number of threads.
     Source: Wu and He 2018, "Group Normalization"; Ulyanov et al. 2016, "Instance Normalization".
     """
-    return normalised(x, weight, bias, groups, 0, eps)[0]
+    return _value(x, weight, bias, groups, 0, eps)
 
 
 @wrap_torch_function(_group_norm_args)
@@ -139,8 +188,8 @@ def layer_norm(
         # In the order of memory a sample is still one stretch.
         x = x.permute(0, 2, 3, 1)
         weight, bias = (None if param is None else param.permute(1, 2, 0) for param in (weight, bias))
-        return normalised(x, weight, bias, 1, 3, eps)[0].permute(0, 3, 1, 2)
-    return normalised(x, weight, bias, 1, dims, eps)[0]
+        return _value(x, weight, bias, 1, 3, eps).permute(0, 3, 1, 2)
+    return _value(x, weight, bias, 1, dims, eps)
 
 
 def normalised(
