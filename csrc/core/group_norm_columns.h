@@ -83,7 +83,7 @@ void normalise_sample(const Columns<T>& columns, double eps, Compute<T>* mean_ou
       mean += step / (before + 1);
       squares += columns.sum(1)[c] - off * columns.sum(0)[c] + step * step * S * before / (before + 1);
     }
-    const double r = 1 / std::sqrt(squares / (S * (end - begin)) + eps);
+    const double r = 1 / std::sqrt(std::max(squares, 0.0) / (S * (end - begin)) + eps);
     mean_out[group] = static_cast<Compute<T>>(mean);
     rstd_out[group] = static_cast<Compute<T>>(r);
     for (int64_t c = begin; c < end; ++c) {

@@ -16,8 +16,7 @@
 namespace wgk {
 namespace {
 
-#include <cstdlib>
-static const int64_t kStreamingBytes = getenv("STREAM") ? atoll(getenv("STREAM")) : 4 << 20;  // results larger than this leave the caches before they are read again
+constexpr int64_t kStreamingBytes = 4 << 20;  // results larger than this leave the caches before they are read again
 constexpr int64_t kLongRun = 256;             // from here on a parameter is a run's, and not copied to each element
 constexpr int64_t kGrain = 1 << 15;           // elements below which a second thread costs more than it saves
 

@@ -4,20 +4,22 @@
 namespace wgk {
 namespace WGK_ISA {
 
-// Sums of x and of squares of what is left of it are taken block by block, so that a long row is read once.
-constexpr int64_t kMomentsBlock = 1 << 12;
+// A long row is read once, block by block.
+constexpr int64_t kMomentsBlock = 1 << 12, kFirstLook = 1 << 8;
 
-// mean and the sum of (x - mean)^2: around a first mean of each block, and put together by Chan's formula.
+// mean and the sum of (x - mean)^2. Of each block, around the mean of its first elements: that is no further from the
+// block's own mean than 4 deviations, whatever the numbers, so that the squares of the differences lose no digits that
+// count. Blocks are put together by Chan's formula.
 template <class T>
 WGK_INLINE void moments(const T* x, int64_t n, double& mean, double& squares) {
   mean = 0;
   squares = 0;
   for (int64_t first = 0; first < n; first += kMomentsBlock) {
-    const int64_t count = std::min(kMomentsBlock, n - first);
+    const int64_t count = std::min(kMomentsBlock, n - first), few = std::min(kFirstLook, count);
     const T* const from = x + first;
     VectorSums<T, 1> rough;
-    rough.add(count, [=](auto at, auto& parts) __attribute__((always_inline)) { parts[0] += at.load(from); });
-    const auto around = static_cast<Compute<T>>(rough.total(0) / count);
+    rough.add(few, [=](auto at, auto& parts) __attribute__((always_inline)) { parts[0] += at.load(from); });
+    const auto around = static_cast<Compute<T>>(rough.total(0) / few);
     const Vector<T> middle = splat<Vector<T>>(around);
     VectorSums<T, 2> sums;
     sums.add(count, [=](auto at, auto& parts) __attribute__((always_inline)) {
@@ -75,7 +77,7 @@ void normalise_group(const Rows<T>& rows, double eps, int64_t b, int64_t group, 
   const int64_t n = rows.group_size(), row = b * rows.groups + group, at_row = row * n;
   double mean, squares;
   moments(rows.x + at_row, n, mean, squares);
-  const double r = 1 / std::sqrt(squares / n + eps);
+  const double r = 1 / std::sqrt(std::max(squares, 0.0) / n + eps);
   mean_out[row] = static_cast<Compute<T>>(mean);
   rstd_out[row] = static_cast<Compute<T>>(r);
   const Standard<T> xhat(mean, r, (mean - mean_out[row]) * r);
