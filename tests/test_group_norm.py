@@ -21,7 +21,7 @@ from cases import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
-from tolerances import assert_as_good_as_torch, assert_same_by_another_route
+from tolerances import FAR_FROM_ORIGIN, assert_as_good_as_torch, assert_same_by_another_route, largest
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional
@@ -39,7 +39,7 @@ CASES = [
     ((2, 1030), 1, 1),
     ((21, 37), 1, 1),
     ((3, 4, 5, 5), 1, 3),
-    ((6, 8), 4, 0),
+    ((6, 12), 3, 0),
     ((5, 6, 3, 3), 3, 0),
     ((3, 6, 7), 6, 0),
     ((2, 4, 16, 17), 2, 0),
@@ -97,9 +97,25 @@ def assert_parity(
 
     results = of(ours, False), of(plain, False), of(plain, True)
     assert results[0][0].dtype == x.dtype
-    names = ["y", *[f"gradient {k}" for k in range(len(along))], *[f"second derivative {k}" for k in range(3)]]
-    for name, *each in zip(names, *results):
-        assert_as_good_as_torch(*each, f"{name} of {where}")
+    given = [name for name, t in zip(("x", "weight", "bias"), (x, *params)) if t is not None]
+    names = ["y", *given, "grad_y", *[name for name in given if name != "bias"]]
+    terms = largest_terms(x, params[0], groups, layer_dims, grad_y, along)
+    for order, (name, *each) in enumerate(zip(names, *results, strict=True)):
+        term = 0.0 if order == 0 else terms[order > len(given)][name]
+        assert_as_good_as_torch(*each, f"{order}, by {name}, of {where}", term)
+
+
+def largest_terms(
+    x: Tensor, weight: Tensor | None, groups: int, layer_dims: int, grad_y: Tensor, along: list[Tensor]
+) -> list[dict[str, float]]:
+    """The size of what is added up in the first and in the second derivatives, had everything the same sign."""
+    _, _, rstd = reference.group_norm(x.double(), None, None, groups, layer_dims, EPS)
+    r, w, g = rstd.max().item(), 1.0 if weight is None else largest(weight), largest(grad_y)
+    u, p, q = [largest(t) for t in along] + [0.0] * (3 - len(along))
+    count = x.numel() // (1 if weight is None else weight.numel())
+    first = {"x": r * w * g, "weight": count**0.5 * g, "bias": count**0.5 * g}
+    second = {"x": r * p * g + r * r * w * g * u, "grad_y": w * r * u + p + q, "weight": count**0.5 * g * r * u}
+    return [first, second]
 
 
 @pytest.mark.parity
@@ -119,7 +135,7 @@ def test_value_and_derivatives_are_as_good_as_torch(backend: str, dtype: torch.d
 @pytest.mark.parity
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_row_width(native: None, dtype: torch.dtype) -> None:
-    for width in range(2, 140):
+    for width in range(3, 140):
         shape = (5, width)
         assert_parity(samples(shape, dtype, seed=1), params_for(shape, 1, dtype), 1, 1, f"width {width}")
 
@@ -205,7 +221,7 @@ def test_far_from_zero(
             derivatives(lambda *each: ours(*each, groups, layer_dims), [t, *params], grad_y, along) for t in (x, near)
         ]
         for at_100, at_0 in zip(*results):
-            assert_as_good_as_torch(at_100, at_0, at_0.double(), f"{layout}")
+            assert largest(at_100 - at_0) < FAR_FROM_ORIGIN[dtype] * largest(at_0), layout
 
 
 def test_known_answer(backend: str) -> None:
@@ -342,7 +358,7 @@ def test_gradients_that_nobody_asks_for_are_not_computed(native: None) -> None:
     assert calls.seen == [("group_norm_backward", True)] and weight.grad is not None and bias.grad is not None
 
 
-def test_writing_into_the_input_before_backward_raises(backend: str) -> None:
+def test_writing_into_the_input_before_backward_raises(native: None) -> None:
     source = leaf(samples((3, 4, 5), torch.float32))
     x = source * 1
     y = ours(x, None, None, 2, 0)
@@ -411,7 +427,6 @@ def test_compiled_equals_eager(backend: str) -> None:
 def test_torch_func_transforms(backend: str) -> None:
     x, weight, bias = (t.detach() for t in small_inputs(False))
     loss = lambda x: ours(x, weight, bias, 2, 0).square().sum()  # noqa: E731
-    expected = torch.autograd.grad(plain(leaf(x), weight, bias, 2, 0).square().sum(), leaf(x), allow_unused=True)
     at = leaf(x)
     (expected,) = torch.autograd.grad(plain(at, weight, bias, 2, 0).square().sum(), at)
     assert_same_by_another_route(torch.func.grad(loss)(x), expected)
