@@ -52,7 +52,8 @@ class Oracle:
 
     def each(self, t):
         """By groups, [B, groups, n]."""
-        return np.broadcast_to(t, self.x.shape).reshape(len(self.x), self.groups, -1)
+        B, C, S = self.x.shape
+        return np.broadcast_to(t, self.x.shape).reshape(B, self.groups, C // self.groups * S)
 
     def average(self, t):
         return np.repeat(self.each(t).mean(2), self.x.shape[1] // self.groups, 1)[:, :, None]
@@ -76,7 +77,9 @@ class Oracle:
         return self.w * self.xhat + self.b, np.abs(self.w) * largest + np.abs(self.b)
 
     def backward(self, g):
-        sums = [(t.sum((0, 2)), np.abs(t).sum((0, 2))) for t in (g * self.xhat, g)]
+        # That the mean of xhat is zero comes of sums over the group, however small xhat is.
+        size = np.abs(g) * (np.abs(self.xhat) + self.average(np.abs(self.xhat)))
+        sums = [(t.sum((0, 2)), of.sum((0, 2))) for t, of in ((g * self.xhat, size), (g, np.abs(g)))]
         return (self.s(self.w * g), self.s_size(self.w * g)), *sums
 
     def double_backward(self, u, p, q, g):
