@@ -12,8 +12,8 @@ struct GroupNorm {
   int64_t B, C, S, G;
   bool channels_last;  // in memory [B, S, C]
 
-  int64_t channels() const { return G == 0 ? 0 : C / G; }  // of a group
-  int64_t group_size() const { return channels() * S; }
+  WGK_HOST_DEVICE int64_t channels() const { return G == 0 ? 0 : C / G; }  // of a group
+  WGK_HOST_DEVICE int64_t group_size() const { return channels() * S; }
 };
 
 // Pointers to what a pass reads and writes.

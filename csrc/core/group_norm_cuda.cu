@@ -27,10 +27,8 @@ bool is_empty(const GroupNorm& norm) { return norm.B * norm.C * norm.S == 0; }
 template <class T>
 bool packs_are_whole(const GroupNormArguments<T>& args) {
   const GroupNorm& norm = args.norm;
-  int offset = 0;
-  for (const T* p : {args.x, args.g, args.u, static_cast<const T*>(args.y), static_cast<const T*>(args.grad_x)}) {
-    offset |= pack_offset(p);
-  }
+  const int offset = pack_offset(args.x) | pack_offset(args.g) | pack_offset(args.u) |
+                     pack_offset<T>(args.y) | pack_offset<T>(args.grad_x);
   const int64_t stretch = norm.channels_last ? norm.channels() : norm.group_size();
   return offset == 0 && stretch % kPackOf<T> == 0;
 }
