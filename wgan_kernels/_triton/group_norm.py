@@ -43,12 +43,12 @@ def group_norm_kernel(
 ):  # fmt: skip
     """x, y: [B, C, S] in either order; weight, bias: [C]; mean, rstd: [B, groups]."""
     row = tl.program_id(0)
-    first, _ = places(row, tl.arange(0, 1), n, C, S, channels, groups, LAST)
+    first, first_channel = places(row, tl.arange(0, 1), n, C, S, channels, groups, LAST)
     around = tl.sum(widened(tl.load(x + first)), 0)
     total, squares = tl.zeros([BLOCK], tl.float64), tl.zeros([BLOCK], tl.float64)
     for begin in range(0, n, BLOCK):
         index = begin + tl.arange(0, BLOCK)
-        at, _ = places(row, index, n, C, S, channels, groups, LAST)
+        at, channel = places(row, index, n, C, S, channels, groups, LAST)
         d = tl.where(index < n, widened(tl.load(x + at, mask=index < n, other=0.0)) - around, 0.0)
         total += d
         squares += d * d
@@ -66,7 +66,7 @@ def group_norm_kernel(
         tl.store(y + at, narrowed(out, y.dtype.element_ty), mask=inside)
 
 
-@autotuned([triton.Config({}, num_warps=4)])
+@autotuned([triton.Config({}, num_warps=8)])
 @triton.jit(do_not_specialize=_SCALARS)
 def group_norm_backward_kernel(
     g, x, weight, mean, rstd, grad_x, means, n, C, S, channels, groups,
