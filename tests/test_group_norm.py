@@ -178,7 +178,7 @@ def test_drawn_shapes(
     y, mean, rstd = run_pass("group_norm", x, x, *params, groups, 0, EPS)
     args = grad_y, x, *params, mean, rstd, groups, 0, True
     along = [samples(tuple(x.shape), dtype, seed=3), *[None if t is None else t + 1 for t in params]]
-    double = *along, grad_y, x, params[0], mean, rstd, groups, 0, True
+    double = *along, grad_y, x, params[0], mean, rstd, groups, 0, batch % 2 == 0, True
     with use_backend("reference"):
         exact = [
             run_pass("group_norm", x, x, *params, groups, 0, EPS),
@@ -315,7 +315,11 @@ def test_opcheck(native: None) -> None:
             (operators.group_norm_backward, (leaf(grad_y), leaf(x), None, None, *statistics, 2, 0, False)),
             (
                 operators.group_norm_double_backward,
-                (u, weight, None, grad_y, x, weight, *statistics, 2, 0, True),
+                (u, weight, None, grad_y, x, weight, *statistics, 2, 0, True, True),
+            ),
+            (
+                operators.group_norm_double_backward,
+                (u, None, None, grad_y, x, None, *statistics, 2, 0, False, False),
             ),
         ]:
             results = torch.library.opcheck(operator.default, arguments)
@@ -456,7 +460,7 @@ def test_the_formulas_of_the_reference_are_its_derivatives(layer: bool) -> None:
     expected = derivatives(value, [x, weight, bias], grad_y, along)
     _, *statistics = reference.group_norm(x, weight, bias, *settings, EPS)
     first = reference.group_norm_backward(grad_y, x, weight, bias, *statistics, *settings, True)
-    args = *along, grad_y, x, weight, *statistics, *settings, True
+    args = *along, grad_y, x, weight, *statistics, *settings, True, True
     second = reference.group_norm_double_backward(*args)
     for actual, wanted in zip((*first, *second), expected[1:], strict=True):
         assert_same_by_another_route(actual, wanted)

@@ -149,7 +149,7 @@ def _norms(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
         yield (
             f"second {case}",
             "group_norm_double_backward",
-            (x, w, w, x, x, w, known, known, groups, layer_dims, True),
+            (x, w, w, x, x, w, known, known, groups, layer_dims, True, True),
         )
 
 

@@ -213,7 +213,9 @@ void double_backward_sample(const Columns<T>& columns, double* by_weight) {
   for_positions(columns, [&](auto at, int64_t offset) __attribute__((always_inline)) {
     const auto factor = [&](int k) __attribute__((always_inline)) { return at.load(columns.factor(k)); };
     const V d = at.load(x + offset) - at.load(mean), g_at = at.load(g + offset), u_at = at.load(u + offset);
-    at.store(columns.y + offset, fma(u_at, factor(1), fma(d, factor(2), factor(3))), columns.streaming);
+    if (columns.y != nullptr) {
+      at.store(columns.y + offset, fma(u_at, factor(1), fma(d, factor(2), factor(3))), columns.streaming);
+    }
     const V grad_x = fma(g_at, factor(4), fma(u_at, factor(5), fma(d, factor(6), factor(7))));
     at.store(columns.grad_x + offset, grad_x, columns.streaming);
   });

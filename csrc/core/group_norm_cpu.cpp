@@ -260,7 +260,7 @@ void double_backward_columns(Isa isa, ParallelFor run, const GroupNorm& norm, co
     columns.x = static_cast<const T*>(at.x) + offset;
     columns.g = static_cast<const T*>(at.grad_y) + offset;
     columns.u = static_cast<const T*>(at.grad_grad_x) + offset;
-    columns.y = static_cast<T*>(at.grad_grad_y) + offset;
+    columns.y = at.grad_grad_y == nullptr ? nullptr : static_cast<T*>(at.grad_grad_y) + offset;
     columns.grad_x = static_cast<T*>(at.grad_x) + offset;
     columns.weight = wide<T>(at.weight);
     columns.p = wide<T>(at.grad_grad_weight);

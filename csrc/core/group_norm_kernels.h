@@ -201,7 +201,7 @@ void double_backward_group(const Rows<T>& rows, int64_t b, int64_t group,
     const RunParam<T, each && along> p(each && along ? rows.p + param : rows.p, param);
     const RunParam<T, each && along> q(each && along ? rows.q + param : rows.q, param);
     const T *const x = rows.x + at_run, *const g = rows.g + at_run, *const u = rows.u + at_run;
-    T *const grad_x = rows.grad_x + at_run, *const grad_grad_y = rows.y + at_run;
+    T *const grad_x = rows.grad_x + at_run, *const grad_grad_y = rows.y == nullptr ? nullptr : rows.y + at_run;
     const auto step = [&](auto at, auto& parts) __attribute__((always_inline)) {
       const Vector<T> xhat = standard(at, x), g_at = at.load(g), u_at = at.load(u), w = weight(at);
       const Vector<T> rs = fma(xhat, minus_UX, u_at - U) * standard.r;
@@ -210,7 +210,9 @@ void double_backward_group(const Rows<T>& rows, int64_t b, int64_t group,
         by_g = fma(p(at), standard.r, by_g);
         out = fma(p(at), xhat, out + q(at));
       }
-      at.store(grad_grad_y, out, rows.streaming);
+      if (grad_grad_y != nullptr) {
+        at.store(grad_grad_y, out, rows.streaming);
+      }
       at.store(grad_x, fma(g_at, by_g, fma(u_at, by_u, rest)), rows.streaming);
       if constexpr (has_grads && each) {
         at.store(by_weight + param, fma(g_at, rs, at.load(by_weight + param)));

@@ -182,7 +182,9 @@ WGK_DEVICE void store_tangent(const GroupNormArguments<T>& args, const GroupPlac
       by_y.set(e, narrow<T>(w * along + (p * xhat + param_or<T>(args.q, channel, 0))));
       by_input.set(e, narrow<T>(g * (w * by_a + p * r) + (u * by_u + (xhat * by_x + constant))));
     }
-    store_pack<V>(args.y + at, by_y);
+    if (args.y != nullptr) {
+      store_pack<V>(args.y + at, by_y);
+    }
     store_pack<V>(args.grad_x + at, by_input);
   }
 }

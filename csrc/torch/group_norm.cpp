@@ -146,7 +146,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_backward(Tensor grad_y, Tensor x, 
 std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
     std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_weight, std::optional<Tensor> grad_grad_bias,
     Tensor grad_y, Tensor x, std::optional<Tensor> weight, Tensor mean, Tensor rstd, int64_t groups,
-    int64_t layer_dims, bool needs_params) {
+    int64_t layer_dims, bool needs_y, bool needs_params) {
   check_one_device("group_norm_double_backward", {&x, &grad_y, &mean, &rstd, pointer(weight), pointer(grad_grad_x),
                                                   pointer(grad_grad_weight), pointer(grad_grad_bias)});
   const Grouped grouped(x, groups, layer_dims);
@@ -158,10 +158,11 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
     torch::stable::zero_(u);
   }
   const Tensor g = grouped.like_rows(grad_y), means = grouped.statistics(mean), rstds = grouped.statistics(rstd);
-  Tensor grad_grad_y = grouped.new_rows(), grad_x = grouped.new_rows();
+  Tensor grad_grad_y = needs_y ? grouped.new_rows() : new_dense(x, {0}, x.scalar_type()), grad_x = grouped.new_rows();
   Tensor grad_weight = grouped.param_grad(weight, needs_params);
   const GroupNormDoubleBackward at{u.data_ptr(), data_of(p), data_of(q), g.data_ptr(), grouped.rows.data_ptr(),
-                                   data_of(w), means.data_ptr(), rstds.data_ptr(), grad_grad_y.mutable_data_ptr(),
+                                   data_of(w), means.data_ptr(), rstds.data_ptr(),
+                                   needs_y ? grad_grad_y.mutable_data_ptr() : nullptr,
                                    grad_x.mutable_data_ptr(), wanted_data(weight, needs_params, grad_weight)};
   on_device_of(
       x, [&] { wgk::group_norm_double_backward(cpu_isa(), torch_threads, grouped.dtype, norm, at); },
@@ -169,7 +170,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
         const Tensor workspace = new_workspace(x, group_norm_cuda_workspace(norm));
         return group_norm_double_backward_cuda(stream, grouped.dtype, norm, at, workspace.mutable_data_ptr());
       });
-  return {grouped.in_layout(grad_grad_y), grouped.in_layout(grad_x), grouped.finished(grad_weight, weight)};
+  return {needs_y ? grouped.in_layout(grad_grad_y) : grad_grad_y, grouped.in_layout(grad_x), grouped.finished(grad_weight, weight)};
 }
 
 }  // namespace wgk::operators

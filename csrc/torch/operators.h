@@ -22,7 +22,7 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_backward(Tensor grad_y, Tensor x, 
 std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
     std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_weight, std::optional<Tensor> grad_grad_bias,
     Tensor grad_y, Tensor x, std::optional<Tensor> weight, Tensor mean, Tensor rstd, int64_t groups,
-    int64_t layer_dims, bool needs_params);
+    int64_t layer_dims, bool needs_y, bool needs_params);
 
 Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
 

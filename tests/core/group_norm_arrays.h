@@ -21,6 +21,7 @@ struct NormArrays {
   int64_t count() const { return norm.B * norm.C * norm.S; }
   const void* samples(const py::array& array) const { return in(array, dtype, count()); }
   void* results(py::array& array) const { return out(array, dtype, count()); }
+  void* wanted_results(py::array& array) const { return array.size() == 0 ? nullptr : results(array); }
   const void* param(const py::array& array) const {
     return array.size() == 0 ? nullptr : in(array, wide(dtype), norm.C);
   }
@@ -59,7 +60,7 @@ void def_group_norm(py::module_& m, const F& f) {
           f(run, of, 0.0,
             GroupNormDoubleBackward{of.samples(grad_grad_x), of.param(grad_grad_weight), of.param(grad_grad_bias),
                                     of.samples(grad_y), of.samples(x), of.param(weight), of.known(mean),
-                                    of.known(rstd), of.results(grad_grad_y), of.results(grad_x),
+                                    of.known(rstd), of.wanted_results(grad_grad_y), of.results(grad_x),
                                     of.param_grad(grad_weight)});
         });
 }

@@ -125,7 +125,7 @@ GROUP_NORM = {
     ),
     "group_past_its_end": Mutant(
         "group_norm", "tail", "group_norm_rows.cuh", "min(n - begin, args.part_size)",
-        "min(n - begin + MUTANT, args.part_size)", "test_every_pass and float32", ("", "address"),
+        "min(n - begin + MUTANT, args.part_size)", "test_several_blocks and float32", ("", "address"),
     ),
     "column_past_the_last": Mutant(
         "group_norm", "mask", "group_norm_params.cuh", "if (c < norm.C) {\n    const int64_t group",

@@ -141,7 +141,9 @@ class Problem:
         return tuple(out.written() for out in outs)
 
     def double_backward(self, module, run, wanted=True):
-        outs = [self.output(), self.output(), self.param_output() if wanted else Output(0, WIDE[self.dtype])]
+        outs = [self.output(), self.output(), self.param_output()]
+        if not wanted:
+            outs[::2] = Output(0, STORAGE[self.dtype]), Output(0, WIDE[self.dtype])
         given = self.u, self.p, self.q, self.g, self.x, self.weight, self.mean, self.rstd
         module.group_norm_double_backward(run, *self.how(), *given, *[out.array for out in outs])
         return tuple(out.written() for out in outs)

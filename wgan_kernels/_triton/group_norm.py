@@ -281,7 +281,8 @@ def group_norm_backward(
 @operator
 def group_norm_double_backward(
     grad_grad_x: Tensor | None, grad_grad_weight: Tensor | None, grad_grad_bias: Tensor | None, grad_y: Tensor,
-    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_params: bool,
+    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_y: bool,
+    needs_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As ops/_schemas.py has it."""
     of = _Grouped(x, groups, layer_dims)
@@ -296,4 +297,5 @@ def group_norm_double_backward(
                 *of.sizes, LAST=of.last, WEIGHT=weight is not None, P=p is not None, Q=q is not None, BLOCK=BLOCK,
             )  # fmt: skip
         (grad_weight,) = _param_grads(of, g, u, mean, rstd, means, [weight], needs_params)
-    return in_layout_of(x, by_y), in_layout_of(x, by_x), grad_weight
+    # Kernels with and without it would be twice as many to compile.
+    return in_layout_of(x, by_y) if needs_y else x.new_empty((0,)), in_layout_of(x, by_x), grad_weight

@@ -38,7 +38,7 @@ class Normalization(Step):
 
     def tangent(self, tangents: Sequence[Tensor], needs_out: bool) -> Tangent:
         h, needed = self.h.get(), self.weight is not None and self.weight.requires_grad
-        args = tangents[0], None, None, self.delta, h, self._weight(), *self.statistics, *self.settings, needed
+        args = tangents[0], None, None, self.delta, h, self._weight(), *self.statistics, *self.settings, True, needed
         out, curvature, by_weight = run_pass("group_norm_double_backward", h, *args)
         self.delta = None
         return Tangent(out, [(self.weight, by_weight)] if needed else [], (curvature,))

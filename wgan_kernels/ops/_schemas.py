@@ -29,8 +29,9 @@ _SCHEMAS = [
     # needs_params, for both
     "group_norm_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, int groups, "
     "int layer_dims, bool needs_params) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    # needs_y: whether grad_grad_y is to be computed; empty otherwise
     "group_norm_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_weight, Tensor? grad_grad_bias, Tensor grad_y, "
-    "Tensor x, Tensor? weight, Tensor mean, Tensor rstd, int groups, int layer_dims, bool needs_params) "
+    "Tensor x, Tensor? weight, Tensor mean, Tensor rstd, int groups, int layer_dims, bool needs_y, bool needs_params) "
     "-> (Tensor grad_grad_y, Tensor grad_x, Tensor grad_weight)",
     # real, fake: [B, D...]; mix: [B] -> [B, D...]
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",

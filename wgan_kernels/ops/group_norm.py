@@ -38,9 +38,11 @@ def _fake_backward(
 
 def _fake_double_backward(
     grad_grad_x: Tensor | None, grad_grad_weight: Tensor | None, grad_grad_bias: Tensor | None, grad_y: Tensor,
-    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_params: bool,
+    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_y: bool,
+    needs_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return torch.empty_like(x), torch.empty_like(x), _param_grad(x, weight, needs_params)
+    by_y = torch.empty_like(x) if needs_y else x.new_empty((0,))
+    return by_y, torch.empty_like(x), _param_grad(x, weight, needs_params)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -81,10 +83,10 @@ def register(back_end: str = "") -> tuple[Callable[..., Any], Callable[..., Any]
         grad_y, x, weight, mean, rstd = ctx.saved_tensors
         # What was not wanted came out empty, and so is its gradient.
         p, q = [None if each is None or each.numel() == 0 else each for each in (p, q)]
-        needs_weight = ctx.needs_input_grad[2]
-        settings = ctx.groups, ctx.layer_dims, needs_weight
+        needs_y, _, needs_weight, *_ = ctx.needs_input_grad
+        settings = ctx.groups, ctx.layer_dims, needs_y, needs_weight
         by_y, by_x, by_weight = group_norm_double_backward(u, p, q, grad_y, x, weight, mean, rstd, *settings)
-        return by_y, by_x, by_weight if needs_weight else None, *[None] * 6
+        return by_y if needs_y else None, by_x, by_weight if needs_weight else None, *[None] * 6
 
     group_norm_double_backward = differentiable(
         f"group_norm_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative("group_norm")

@@ -91,9 +91,10 @@ def group_norm_backward(
 
 def group_norm_double_backward(
     grad_grad_x: Tensor | None, grad_grad_weight: Tensor | None, grad_grad_bias: Tensor | None, grad_y: Tensor,
-    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_params: bool,
+    x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, groups: int, layer_dims: int, needs_y: bool,
+    needs_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """grad_grad_y, grad_x, grad_weight."""
+    """grad_grad_y, with no elements where it is not needed, grad_x, grad_weight."""
     xhat, r, dims = _standard(x, rstd, groups, layer_dims)
 
     def average(each: Tensor) -> Tensor:
@@ -112,4 +113,4 @@ def group_norm_double_backward(
     grad_x = s(p * g) - r * (xhat * average(a * s(u)) + average(u * xhat) * s(a) + average(a * xhat) * s(u))
     grad_grad_y = w * s(u) + p * xhat + q
     results = [each.reshape(x.shape).to(x.dtype) for each in (grad_grad_y, grad_x)]
-    return *results, _by_param(g * s(u), weight, x, layer_dims, needs_params)
+    return results[0] if needs_y else x.new_empty(0), results[1], _by_param(g * s(u), weight, x, layer_dims, needs_params)
