@@ -1,6 +1,7 @@
 // Normalisation of groups of n = C / G * S numbers, xhat = (x - mean) * rstd, y = weight * xhat + bias, and its two
 // derivatives. x, y, grad_y, grad_x, grad_grad_x, grad_grad_y: [B, C, S] of dtype. mean, rstd: [B, G]; weight, bias and
-// their gradients: [C], null for those that are not there or not wanted, as grad_grad_y may be; these are double for float64, else float.
+// their gradients: [C]; these are double for float64, else float. Null are parameters that are not there, gradients of
+// parameters and grad_grad_y where they are not wanted.
 // The formulas are in wgan_kernels/reference/group_norm.py.
 #pragma once
 

@@ -11,10 +11,10 @@ namespace wgk {
 template <class T>
 using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
-// Samples in one stretch of memory: `groups` groups of `runs` runs of `run` elements. Parameters and their gradients are
-// one for each element of a sample, [groups * run] (`each`; and runs is 1), or one for each run, [groups * runs].
+// Samples in one stretch of memory: `groups` groups of `runs` runs of `run` elements. Parameters and their gradients
+// are one for each element of a sample, [groups * run] (`each`; and runs is 1), or one for each run, [groups * runs].
 template <class T>
-struct Rows {
+struct NormRows {
   int64_t groups, runs, run;
   bool streaming;
   const T *x, *g, *u;
@@ -30,7 +30,7 @@ constexpr int kColumnSums = 6, kColumnFactors = 8;
 
 // One sample of [S, C] in memory.
 template <class T>
-struct Columns {
+struct NormColumns {
   int64_t C, S, groups;
   bool streaming;
   const T *x, *g, *u;

@@ -1,6 +1,6 @@
-// The passes over samples of [S, C] in memory (channels_last): a column, which is a channel, has its sums, a group those
-// of its columns, and every column factors of its own. Tiles of positions are walked column by column, so that memory is
-// read in order. Compiled once per instruction set (for_each_isa.h).
+// The passes over samples of [S, C] in memory (channels_last): a column, which is a channel, has its sums, a group
+// those of its columns, and every column factors of its own. Tiles of positions are walked column by column, so that
+// memory is read in order. Compiled once per instruction set (for_each_isa.h).
 
 namespace wgk {
 namespace WGK_ISA {
@@ -27,7 +27,7 @@ WGK_INLINE void add_widened(double* to, const Rest<T>& at, Vector<T> v) {
 
 // Sums over positions, `count` of each column: f(at, offset, parts) adds the terms of one vector of one position.
 template <int count, class T, class F>
-WGK_INLINE void sum_columns(const Columns<T>& columns, const F& f) {
+WGK_INLINE void sum_columns(const NormColumns<T>& columns, const F& f) {
   const int64_t C = columns.C;
   std::fill(columns.sums, columns.sums + count * C, 0.0);
   for (int64_t first = 0; first < columns.S; first += kVectorsInFloat) {
@@ -45,7 +45,7 @@ WGK_INLINE void sum_columns(const Columns<T>& columns, const F& f) {
 }
 
 template <class T, class F>
-WGK_INLINE void for_positions(const Columns<T>& columns, const F& f) {
+WGK_INLINE void for_positions(const NormColumns<T>& columns, const F& f) {
   for (int64_t s = 0; s < columns.S; ++s) {
     for_vectors<T>(0, columns.C, [&](auto at) __attribute__((always_inline)) { f(at, s * columns.C); });
   }
@@ -53,14 +53,14 @@ WGK_INLINE void for_positions(const Columns<T>& columns, const F& f) {
 
 // Calls f(group, first channel, last) for each group.
 template <class T, class F>
-WGK_INLINE void for_groups(const Columns<T>& columns, const F& f) {
+WGK_INLINE void for_groups(const NormColumns<T>& columns, const F& f) {
   for (int64_t group = 0; group < columns.groups; ++group) {
     f(group, group * columns.channels(), (group + 1) * columns.channels());
   }
 }
 
 template <class T>
-void normalise_sample(const Columns<T>& columns, double eps, Compute<T>* mean_out, Compute<T>* rstd_out) {
+void normalise_sample(const NormColumns<T>& columns, double eps, Compute<T>* mean_out, Compute<T>* rstd_out) {
   using V = Vector<T>;
   const T* const x = columns.x;
   const double S = static_cast<double>(columns.S);
@@ -102,7 +102,7 @@ void normalise_sample(const Columns<T>& columns, double eps, Compute<T>* mean_ou
 
 // x - mean of each column's group; xhat' is that times rstd.
 template <class T>
-WGK_INLINE void spread_means(const Columns<T>& columns) {
+WGK_INLINE void spread_means(const NormColumns<T>& columns) {
   for_groups(columns, [&](int64_t group, int64_t begin, int64_t end) {
     std::fill(columns.factor(0) + begin, columns.factor(0) + end, columns.mean[group]);
   });
@@ -110,7 +110,7 @@ WGK_INLINE void spread_means(const Columns<T>& columns) {
 
 // by_weight, by_bias: [C], null where they are not wanted.
 template <class T>
-void backward_sample(const Columns<T>& columns, double* by_weight, double* by_bias) {
+void backward_sample(const NormColumns<T>& columns, double* by_weight, double* by_bias) {
   using V = Vector<T>;
   const T *const x = columns.x, *const g = columns.g;
   const Compute<T>* const mean = columns.factor(0);
@@ -152,7 +152,7 @@ void backward_sample(const Columns<T>& columns, double* by_weight, double* by_bi
 
 // The sums over a group's columns: of d = x - mean, u, u d, g, g d and g u.
 template <class T>
-GroupNormTangentSums sums_of_columns(const Columns<T>& columns, double r, int64_t begin, int64_t end) {
+GroupNormTangentSums sums_of_columns(const NormColumns<T>& columns, double r, int64_t begin, int64_t end) {
   GroupNormTangentSums sums{{0, 0, 0}, 0, 0, 0, 0, 0};
   for (int64_t c = begin; c < end; ++c) {
     const double w = columns.weight_of(c), p = columns.p == nullptr ? 0 : columns.p[c];
@@ -171,7 +171,7 @@ GroupNormTangentSums sums_of_columns(const Columns<T>& columns, double r, int64_
 
 // The factors of u, d and 1 in grad_grad_y, and of g, u, d and 1 in grad_x.
 template <class T>
-void tangent_factors(const Columns<T>& columns, double* by_weight) {
+void tangent_factors(const NormColumns<T>& columns, double* by_weight) {
   for_groups(columns, [&](int64_t group, int64_t begin, int64_t end) {
     const double r = columns.rstd[group];
     const GroupNormTangentFactors of(sums_of_columns(columns, r, begin, end),
@@ -195,7 +195,7 @@ void tangent_factors(const Columns<T>& columns, double* by_weight) {
 
 // by_weight: [C], null where it is not wanted.
 template <class T>
-void double_backward_sample(const Columns<T>& columns, double* by_weight) {
+void double_backward_sample(const NormColumns<T>& columns, double* by_weight) {
   using V = Vector<T>;
   const T *const x = columns.x, *const g = columns.g, *const u = columns.u;
   const Compute<T>* const mean = columns.factor(0);

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <numeric>
 #include <type_traits>
 
 #include "buffer.h"
 #include "group_norm_arguments.h"
+#include "group_norm_chunks.h"
 #include "group_norm_formulas.h"
 
 #define WGK_KERNELS "group_norm_kernels.h"
@@ -17,19 +17,6 @@ namespace wgk {
 namespace {
 
 constexpr int64_t kStreamingBytes = 4 << 20;  // results larger than this leave the caches before they are read again
-constexpr int64_t kLongRun = 256;             // from here on a parameter is a run's, and not copied to each element
-constexpr int64_t kGrain = 1 << 15;           // elements below which a second thread costs more than it saves
-
-// Samples are gone through in chunks, each of which adds up its part of the parameters' gradients: of few samples, as
-// the sums of each element are kept in float, and few chunks, as they take memory. Known from B alone.
-struct Chunks {
-  int64_t B, size, count;
-
-  Chunks(int64_t B, bool has_grads)
-      : B(B), size(has_grads ? std::clamp<int64_t>(B / 4, 4, 16) : 1), count(ceil_div(B, size)) {}
-  int64_t begin(int64_t chunk) const { return chunk * size; }
-  int64_t end(int64_t chunk) const { return std::min(B, (chunk + 1) * size); }
-};
 
 template <class T>
 bool streams(const GroupNorm& norm, int64_t run, const void* out, const void* other_out) {
@@ -39,12 +26,12 @@ bool streams(const GroupNorm& norm, int64_t run, const void* out, const void* ot
 }
 
 // Whether parameters are copied to each element of a sample, rather than taken for a run at a time.
-bool for_each_element(const GroupNorm& norm, bool has_params) { return has_params && norm.S < kLongRun; }
+bool for_each_element(const GroupNorm& norm, bool has_params) { return has_params && norm.S < kNormLongRun; }
 
 template <class T>
-Rows<T> rows_of(const GroupNorm& norm, bool has_params, const void* out, const void* other_out = nullptr) {
-  const bool whole = !has_params || norm.S < kLongRun || norm.channels() == 1;
-  Rows<T> rows{};
+NormRows<T> rows_of(const GroupNorm& norm, bool has_params, const void* out, const void* other_out = nullptr) {
+  const bool whole = !has_params || norm.S < kNormLongRun || norm.channels() == 1;
+  NormRows<T> rows{};
   rows.groups = norm.G;
   rows.runs = whole ? 1 : norm.channels();
   rows.run = whole ? norm.group_size() : norm.S;
@@ -66,39 +53,11 @@ const Wide<T>* spread(const GroupNorm& norm, bool each, const void* from, double
   return memory.get();
 }
 
-constexpr int64_t kSumBlock = 256;  // numbers that are added up side by side, no less than a channel's
-static_assert(kSumBlock >= kLongRun);
-
-// grad[c] = the sum of the chunks' parts, [chunks, C * per_channel]; in order.
-template <class Part, class Number>
-void add_chunks(ParallelFor run, int64_t chunks, int64_t C, int64_t per_channel, const Part* parts, Number* grad) {
-  if (grad == nullptr) {
-    return;
-  }
-  const int64_t step = kSumBlock / per_channel, blocks = ceil_div(C, step);
-  parallel_for(run, blocks, kGrain / (kSumBlock * std::max<int64_t>(1, chunks)), [&](int64_t first, int64_t last) {
-    for (int64_t block = first; block < last; ++block) {
-      const int64_t begin = block * step, end = std::min(C, begin + step), count = (end - begin) * per_channel;
-      double sums[kSumBlock] = {};
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        const Part* const from = parts + (chunk * C + begin) * per_channel;
-        for (int64_t j = 0; j < count; ++j) {
-          sums[j] += from[j];
-        }
-      }
-      for (int64_t c = begin; c < end; ++c) {
-        const double* const of_channel = sums + (c - begin) * per_channel;
-        grad[c] = static_cast<Number>(std::accumulate(of_channel, of_channel + per_channel, 0.0));
-      }
-    }
-  });
-}
-
 // Calls f(chunk, group, first sample, last) in parallel.
 template <class F>
-void for_chunks(ParallelFor run, const Chunks& chunks, const GroupNorm& norm, const F& f) {
+void for_chunks(ParallelFor run, const NormChunks& chunks, const GroupNorm& norm, const F& f) {
   const int64_t size = std::max<int64_t>(1, chunks.size * norm.group_size());
-  parallel_for(run, chunks.count * norm.G, kGrain / size, [&](int64_t begin, int64_t end) {
+  parallel_for(run, chunks.count * norm.G, kNormGrain / size, [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end; ++at) {
       const int64_t chunk = at / norm.G;
       f(chunk, at % norm.G, chunks.begin(chunk), chunks.end(chunk));
@@ -109,13 +68,14 @@ void for_chunks(ParallelFor run, const Chunks& chunks, const GroupNorm& norm, co
 
 // The same of whole samples in channels_last, with memory for their sums and factors: f(chunk, b, columns).
 template <class T, class F>
-void for_samples(ParallelFor run, const Chunks& chunks, const GroupNorm& norm, const void* out, const void* other_out,
-                 const F& f) {
+void for_samples(ParallelFor run, const NormChunks& chunks, const GroupNorm& norm, const void* out,
+                 const void* other_out, const F& f) {
   const int64_t size = norm.C * norm.S;
-  parallel_for(run, chunks.count, kGrain / std::max<int64_t>(1, chunks.size * size), [&](int64_t begin, int64_t end) {
+  const int64_t grain = kNormGrain / std::max<int64_t>(1, chunks.size * size);
+  parallel_for(run, chunks.count, grain, [&](int64_t begin, int64_t end) {
     const Buffer<double> sums(kColumnSums * norm.C);
     const Buffer<Wide<T>> factors(kColumnFactors * norm.C);
-    Columns<T> columns{};
+    NormColumns<T> columns{};
     columns.C = norm.C;
     columns.S = norm.S;
     columns.groups = norm.G;
@@ -137,10 +97,10 @@ const Wide<T>* wide(const void* p) {
 }
 
 template <class T, bool each>
-void forward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const Rows<T>& rows, double eps,
+void forward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const NormRows<T>& rows, double eps,
                   const GroupNormForward& at) {
   const auto normalise = WGK_PICK(isa, normalise_group<T, each>);
-  for_chunks(run, Chunks(norm.B, false), norm, [&](int64_t, int64_t group, int64_t b, int64_t) {
+  for_chunks(run, NormChunks(norm.B, false), norm, [&](int64_t, int64_t group, int64_t b, int64_t) {
     normalise(rows, eps, b, group, static_cast<Wide<T>*>(at.mean), static_cast<Wide<T>*>(at.rstd));
   });
 }
@@ -148,7 +108,7 @@ void forward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const Rows<T>
 template <class T>
 void forward_columns(Isa isa, ParallelFor run, const GroupNorm& norm, double eps, const GroupNormForward& at) {
   const auto normalise = WGK_PICK(isa, normalise_sample<T>);
-  for_samples<T>(run, Chunks(norm.B, false), norm, at.y, nullptr, [&](int64_t, int64_t b, Columns<T>& columns) {
+  for_samples<T>(run, NormChunks(norm.B, false), norm, at.y, nullptr, [&](int64_t, int64_t b, NormColumns<T>& columns) {
     columns.x = static_cast<const T*>(at.x) + b * norm.C * norm.S;
     columns.y = static_cast<T*>(at.y) + b * norm.C * norm.S;
     columns.weight = wide<T>(at.weight);
@@ -157,47 +117,12 @@ void forward_columns(Isa isa, ParallelFor run, const GroupNorm& norm, double eps
   });
 }
 
-// The gradients of parameters that each chunk of samples adds up: [chunks, parameters], of elements or of runs.
-template <class Part>
-class Parts {
- public:
-  Parts(const Chunks& chunks, const GroupNorm& norm, bool each, bool wanted)
-      : per_channel_(each ? norm.S : 1), channels_(norm.channels()), width_(norm.C * per_channel_),
-        memory_(wanted ? chunks.count * width_ : 0) {}
-
-  // The parts of a chunk, those of one group set to zero; null where they are not wanted.
-  Part* start(int64_t chunk, int64_t group) const {
-    if (memory_.get() == nullptr) {
-      return nullptr;
-    }
-    Part* const parts = memory_.get() + chunk * width_;
-    std::fill_n(parts + group * channels_ * per_channel_, channels_ * per_channel_, Part{0});
-    return parts;
-  }
-  // The same of all groups, set to zero for the first sample of the chunk.
-  Part* of(int64_t chunk, bool is_first) const {
-    if (memory_.get() == nullptr) {
-      return nullptr;
-    }
-    Part* const parts = memory_.get() + chunk * width_;
-    if (is_first) {
-      std::fill_n(parts, width_, Part{0});
-    }
-    return parts;
-  }
-  int64_t per_channel() const { return per_channel_; }
-  const Part* all() const { return memory_.get(); }
-
- private:
-  int64_t per_channel_, channels_, width_;
-  Buffer<Part> memory_;
-};
-
 template <class T, bool each, bool has_grads>
-void backward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const Rows<T>& rows, const GroupNormBackward& at) {
+void backward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const NormRows<T>& rows,
+                   const GroupNormBackward& at) {
   using Part = std::conditional_t<each, Wide<T>, double>;
-  const Chunks chunks(norm.B, has_grads);
-  const Parts<Part> by_weight(chunks, norm, each, has_grads), by_bias(chunks, norm, each, has_grads);
+  const NormChunks chunks(norm.B, has_grads);
+  const NormParts<Part> by_weight(chunks, norm, each, has_grads), by_bias(chunks, norm, each, has_grads);
   const auto backward = WGK_PICK(isa, backward_group<T, each, has_grads>);
   for_chunks(run, chunks, norm, [&](int64_t chunk, int64_t group, int64_t begin, int64_t end) {
     Part *const weight_part = by_weight.start(chunk, group), *const bias_part = by_bias.start(chunk, group);
@@ -215,10 +140,10 @@ void backward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const Rows<T
 template <class T>
 void backward_columns(Isa isa, ParallelFor run, const GroupNorm& norm, const GroupNormBackward& at) {
   const bool has_grads = at.grad_weight != nullptr || at.grad_bias != nullptr;
-  const Chunks chunks(norm.B, has_grads);
-  const Parts<double> by_weight(chunks, norm, false, has_grads), by_bias(chunks, norm, false, has_grads);
+  const NormChunks chunks(norm.B, has_grads);
+  const NormParts<double> by_weight(chunks, norm, false, has_grads), by_bias(chunks, norm, false, has_grads);
   const auto backward = WGK_PICK(isa, backward_sample<T>);
-  for_samples<T>(run, chunks, norm, at.grad_x, nullptr, [&](int64_t chunk, int64_t b, Columns<T>& columns) {
+  for_samples<T>(run, chunks, norm, at.grad_x, nullptr, [&](int64_t chunk, int64_t b, NormColumns<T>& columns) {
     const int64_t offset = b * norm.C * norm.S;
     columns.x = static_cast<const T*>(at.x) + offset;
     columns.g = static_cast<const T*>(at.grad_y) + offset;
@@ -233,11 +158,11 @@ void backward_columns(Isa isa, ParallelFor run, const GroupNorm& norm, const Gro
 }
 
 template <class T, bool each, bool has_grads, bool along>
-void double_backward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const Rows<T>& rows,
+void double_backward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const NormRows<T>& rows,
                           const GroupNormDoubleBackward& at) {
   using Part = std::conditional_t<each, Wide<T>, double>;
-  const Chunks chunks(norm.B, has_grads);
-  const Parts<Part> by_weight(chunks, norm, each, has_grads);
+  const NormChunks chunks(norm.B, has_grads);
+  const NormParts<Part> by_weight(chunks, norm, each, has_grads);
   const auto double_backward = WGK_PICK(isa, double_backward_group<T, each, has_grads, along>);
   for_chunks(run, chunks, norm, [&](int64_t chunk, int64_t group, int64_t begin, int64_t end) {
     Part* const weight_part = by_weight.start(chunk, group);
@@ -252,10 +177,10 @@ void double_backward_rows(Isa isa, ParallelFor run, const GroupNorm& norm, const
 template <class T>
 void double_backward_columns(Isa isa, ParallelFor run, const GroupNorm& norm, const GroupNormDoubleBackward& at) {
   const bool has_grads = at.grad_weight != nullptr;
-  const Chunks chunks(norm.B, has_grads);
-  const Parts<double> by_weight(chunks, norm, false, has_grads);
+  const NormChunks chunks(norm.B, has_grads);
+  const NormParts<double> by_weight(chunks, norm, false, has_grads);
   const auto double_backward = WGK_PICK(isa, double_backward_sample<T>);
-  for_samples<T>(run, chunks, norm, at.grad_grad_y, at.grad_x, [&](int64_t chunk, int64_t b, Columns<T>& columns) {
+  for_samples<T>(run, chunks, norm, at.grad_grad_y, at.grad_x, [&](int64_t chunk, int64_t b, NormColumns<T>& columns) {
     const int64_t offset = b * norm.C * norm.S;
     columns.x = static_cast<const T*>(at.x) + offset;
     columns.g = static_cast<const T*>(at.grad_y) + offset;
@@ -292,7 +217,7 @@ void group_norm(Isa isa, ParallelFor run, DType dtype, const GroupNorm& norm, do
     }
     const bool has_params = at.weight != nullptr || at.bias != nullptr, each = for_each_element(norm, has_params);
     Buffer<Wide<T>> weight, bias;
-    Rows<T> rows = rows_of<T>(norm, has_params, at.y);
+    NormRows<T> rows = rows_of<T>(norm, has_params, at.y);
     rows.x = static_cast<const T*>(at.x);
     rows.y = static_cast<T*>(at.y);
     rows.weight = spread<T>(norm, each, at.weight, 1, weight);
@@ -310,7 +235,7 @@ void group_norm_backward(Isa isa, ParallelFor run, DType dtype, const GroupNorm&
     const bool has_grads = at.grad_weight != nullptr || at.grad_bias != nullptr;
     const bool has_params = at.weight != nullptr || has_grads, each = for_each_element(norm, has_params);
     Buffer<Wide<T>> weight;
-    Rows<T> rows = rows_of<T>(norm, has_params, at.grad_x);
+    NormRows<T> rows = rows_of<T>(norm, has_params, at.grad_x);
     rows.x = static_cast<const T*>(at.x);
     rows.g = static_cast<const T*>(at.grad_y);
     rows.grad_x = static_cast<T*>(at.grad_x);
@@ -333,7 +258,7 @@ void group_norm_double_backward(Isa isa, ParallelFor run, DType dtype, const Gro
     const bool along = at.grad_grad_weight != nullptr || at.grad_grad_bias != nullptr;
     const bool has_params = at.weight != nullptr || has_grads || along, each = for_each_element(norm, has_params);
     Buffer<Wide<T>> weight, p, q;
-    Rows<T> rows = rows_of<T>(norm, has_params, at.grad_grad_y, at.grad_x);
+    NormRows<T> rows = rows_of<T>(norm, has_params, at.grad_grad_y, at.grad_x);
     rows.x = static_cast<const T*>(at.x);
     rows.g = static_cast<const T*>(at.grad_y);
     rows.u = static_cast<const T*>(at.grad_grad_x);

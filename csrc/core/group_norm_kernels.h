@@ -72,7 +72,7 @@ struct RunParam {
 };
 
 template <class T, bool each>
-void normalise_group(const Rows<T>& rows, double eps, int64_t b, int64_t group, Compute<T>* mean_out,
+void normalise_group(const NormRows<T>& rows, double eps, int64_t b, int64_t group, Compute<T>* mean_out,
                      Compute<T>* rstd_out) {
   const int64_t n = rows.group_size(), row = b * rows.groups + group, at_row = row * n;
   double mean, squares;
@@ -95,7 +95,7 @@ void normalise_group(const Rows<T>& rows, double eps, int64_t b, int64_t group, 
 
 // The sums of a pass over the runs of a group.
 template <class T, bool each>
-WGK_INLINE GroupNormSums group_sums(const Rows<T>& rows, int64_t row, int64_t group, const Standard<T>& standard) {
+WGK_INLINE GroupNormSums group_sums(const NormRows<T>& rows, int64_t row, int64_t group, const Standard<T>& standard) {
   VectorSums<T, 3> sums;
   for (int64_t k = 0; k < rows.runs; ++k) {
     const int64_t at_run = row * rows.group_size() + k * rows.run, param = rows.param(each, group, k);
@@ -114,7 +114,8 @@ WGK_INLINE GroupNormSums group_sums(const Rows<T>& rows, int64_t row, int64_t gr
 // Adds a group's part to the gradients of its parameters: by_weight and by_bias, as the parameters of rows; double for
 // runs, else the computing type, of a few samples.
 template <class T, bool each, bool has_grads>
-void backward_group(const Rows<T>& rows, int64_t b, int64_t group, std::conditional_t<each, Compute<T>, double>* by_weight,
+void backward_group(const NormRows<T>& rows, int64_t b, int64_t group,
+                    std::conditional_t<each, Compute<T>, double>* by_weight,
                     std::conditional_t<each, Compute<T>, double>* by_bias) {
   const int64_t n = rows.group_size(), row = b * rows.groups + group;
   const double r = rows.rstd[row];
@@ -151,7 +152,7 @@ void backward_group(const Rows<T>& rows, int64_t b, int64_t group, std::conditio
 }
 
 template <class T, bool each, bool along>
-WGK_INLINE GroupNormTangentSums tangent_sums(const Rows<T>& rows, int64_t row, int64_t group,
+WGK_INLINE GroupNormTangentSums tangent_sums(const NormRows<T>& rows, int64_t row, int64_t group,
                                              const Standard<T>& standard) {
   VectorSums<T, along ? 8 : 6> sums;
   for (int64_t k = 0; k < rows.runs; ++k) {
@@ -185,7 +186,7 @@ WGK_INLINE GroupNormTangentSums tangent_sums(const Rows<T>& rows, int64_t row, i
 
 // along: the gradients of grad_weight and grad_bias, p and q, are there (and zeros for one that is not).
 template <class T, bool each, bool has_grads, bool along>
-void double_backward_group(const Rows<T>& rows, int64_t b, int64_t group,
+void double_backward_group(const NormRows<T>& rows, int64_t b, int64_t group,
                            std::conditional_t<each, Compute<T>, double>* by_weight) {
   using C = Compute<T>;
   const int64_t n = rows.group_size(), row = b * rows.groups + group;

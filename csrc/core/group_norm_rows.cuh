@@ -1,5 +1,5 @@
-// The passes of group_norm over its groups: a group is a block's, or where groups are few and long several blocks', each
-// with a part of it. Sums are kept in float64, in an order that depends on the sizes alone.
+// The passes of group_norm over its groups: a group is a block's, or where groups are few and long several blocks',
+// each with a part of it. Sums are kept in float64, in an order that depends on the sizes alone.
 #pragma once
 
 #include <climits>
@@ -34,8 +34,8 @@ struct GroupNormArguments {
   NormStage stage;
 };
 
-// Where the elements of a group are, and to which channels they belong. Indices count the group's elements in the order
-// of memory.
+// Where the elements of a group are, and to which channels they belong. Indices count the group's elements in the
+// order of memory.
 struct GroupPlace {
   int64_t base, C;
   int first_channel, channels, S;
@@ -64,8 +64,8 @@ WGK_DEVICE Wide<T> param_or(const Wide<T>* param, int channel, Wide<T> missing) 
   return param == nullptr ? missing : param[channel];
 }
 
-// Adds a thread's terms of elements [begin, end) of a group to sums: of a forward pass d and d^2, with d = x - `around`;
-// else those of GroupNormSums and GroupNormTangentSums, in their order.
+// Adds a thread's terms of elements [begin, end) of a group to sums: in a forward pass d and d^2, d = x - `around`, else
+// those of GroupNormSums and GroupNormTangentSums, in their order.
 template <class T, int V, NormPass pass>
 WGK_DEVICE void add_terms(const GroupNormArguments<T>& args, const GroupPlace& place, Wide<T> around, Wide<T> r,
                           int begin, int end, double (&sums)[kNormSums]) {

@@ -28,7 +28,8 @@ bool is_channels_last(const Tensor& x) {
 // The groups of x, and x itself or a copy of it as the core walks it.
 class Grouped {
  public:
-  Grouped(const Tensor& x, int64_t groups, int64_t layer_dims) : norm{1, 1, 1, groups, false}, dtype(dtype_of(x)), x_(x) {
+  Grouped(const Tensor& x, int64_t groups, int64_t layer_dims)
+      : norm{1, 1, 1, groups, false}, dtype(dtype_of(x)), x_(x) {
     STD_TORCH_CHECK(layer_dims >= 0 && layer_dims <= x.dim() && (layer_dims > 0 || x.dim() >= 2),
                     "wgan_kernels::group_norm: x has too few dimensions");
     const int64_t first = x.dim() - layer_dims;
@@ -170,7 +171,8 @@ std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
         const Tensor workspace = new_workspace(x, group_norm_cuda_workspace(norm));
         return group_norm_double_backward_cuda(stream, grouped.dtype, norm, at, workspace.mutable_data_ptr());
       });
-  return {needs_y ? grouped.in_layout(grad_grad_y) : grad_grad_y, grouped.in_layout(grad_x), grouped.finished(grad_weight, weight)};
+  return {needs_y ? grouped.in_layout(grad_grad_y) : grad_grad_y, grouped.in_layout(grad_x),
+          grouped.finished(grad_weight, weight)};
 }
 
 }  // namespace wgk::operators

@@ -154,7 +154,7 @@ def group_norm_params_kernel(
     g, x, u, mean, rstd, means, sums, rows, C, S, channels, groups, parts, part_size,
     LAST: tl.constexpr, SECOND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """sums: [2, parts, C] float64: of g xhat and g over a part of the rows, which are positions of samples, or of g S u."""
+    """sums: [2, parts, C] float64: of g xhat and g, or of g S u, over a part of the rows, the samples' positions."""
     blocks = tl.cdiv(C, COLUMNS)
     part = tl.program_id(0) // blocks
     c = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)[None, :]

@@ -20,7 +20,14 @@ class Normalization(Step):
     fresh = True
 
     def __init__(
-        self, source: int, h: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, layer_dims: int, eps: float
+        self,
+        source: int,
+        h: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        groups: int,
+        layer_dims: int,
+        eps: float,
     ) -> None:
         self.sources, self.h, self.weight, self.bias = (source,), Kept(h), weight, bias
         self.cast_weight = None if weight is None else Kept(weight.detach())

@@ -21,8 +21,8 @@ _SCHEMAS = [
     "cpu_instruction_set() -> str",
     # params: any shapes and dtypes, one device.
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
-    # x: [B, C, ...], or with layer_dims [..., C...], the last of them; weight, bias: [C] or [C...], of the dtype of x or,
-    # for half floats, float32 -> y: as x; mean, rstd: [B, groups], float32 or float64
+    # x: [B, C, ...], or with layer_dims [..., C...], the last of them; weight, bias: [C] or [C...], of the dtype of x,
+    # or for half floats float32 -> y: as x; mean, rstd: [B, groups], float32 or float64
     "group_norm(Tensor x, Tensor? weight, Tensor? bias, int groups, int layer_dims, float eps) "
     "-> (Tensor y, Tensor mean, Tensor rstd)",
     # grad_y: as x; of bias the shape and dtype alone -> gradients, empty where there is no such parameter or, without

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import wrap_torch_function
 
-from .. import _backend, _checks
+from .. import _backend
 from ..reference import group_norm as reference
 from . import _schemas
 from ._autograd import below_autograd, differentiable, eager_function, third_derivative

@@ -113,4 +113,5 @@ def group_norm_double_backward(
     grad_x = s(p * g) - r * (xhat * average(a * s(u)) + average(u * xhat) * s(a) + average(a * xhat) * s(u))
     grad_grad_y = w * s(u) + p * xhat + q
     results = [each.reshape(x.shape).to(x.dtype) for each in (grad_grad_y, grad_x)]
-    return results[0] if needs_y else x.new_empty(0), results[1], _by_param(g * s(u), weight, x, layer_dims, needs_params)
+    by_weight = _by_param(g * s(u), weight, x, layer_dims, needs_params)
+    return results[0] if needs_y else x.new_empty(0), results[1], by_weight
