@@ -64,8 +64,8 @@ WGK_DEVICE Wide<T> param_or(const Wide<T>* param, int channel, Wide<T> missing) 
   return param == nullptr ? missing : param[channel];
 }
 
-// Adds a thread's terms of elements [begin, end) of a group to sums: in a forward pass d and d^2, d = x - `around`, else
-// those of GroupNormSums and GroupNormTangentSums, in their order.
+// Adds a thread's terms of elements [begin, end) of a group to sums: in a forward pass d and d^2, d = x - `around`;
+// else those of GroupNormSums and GroupNormTangentSums, in their order.
 template <class T, int V, NormPass pass>
 WGK_DEVICE void add_terms(const GroupNormArguments<T>& args, const GroupPlace& place, Wide<T> around, Wide<T> r,
                           int begin, int end, double (&sums)[kNormSums]) {
