@@ -14,9 +14,10 @@ from tolerances import assert_as_good_as_torch
 from torch import Tensor
 
 import wgan_kernels as wk
+from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
 from wgan_kernels.ops.group_norm import group_norm, layer_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
-from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, none may be left out quietly
