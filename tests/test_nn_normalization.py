@@ -13,6 +13,7 @@ from critics import Call
 from eager import eager_penalty, full_gradients
 from tolerances import EAGER_FLOAT64, assert_as_good_as_torch, assert_same_by_another_route, largest
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import wgan_kernels as wk
 from wgan_kernels.nn import GroupNorm, InstanceNorm2d, LayerNorm, convert_layers
@@ -257,3 +258,20 @@ def test_second_derivatives_of_a_training_step(backend: str) -> None:
         results.append([param.grad for param in model.parameters()])
     for a, b in zip(*results, strict=True):
         assert largest(a - b) < EAGER_FLOAT64
+
+
+def test_ways_to_ask_for_gradients(backend: str) -> None:
+    """Several at once, through a checkpoint, and by what stands for the parameters."""
+    theirs, ours = pair("GroupNorm")
+    x = samples(IMAGES, torch.float64, seed=1).requires_grad_()
+    outer = samples((2, *IMAGES), torch.float64, seed=2)
+    results = []
+    for layer in (ours, theirs):
+        given = x, *layer.parameters()
+        batched = torch.autograd.grad(layer(x), given, outer, is_grads_batched=True)
+        kept = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).square().sum(), given)
+        others = {name: (param * 2).detach().requires_grad_() for name, param in layer.named_parameters()}
+        value = torch.func.functional_call(layer, others, (x,)).square().sum()
+        results.append([*batched, *kept, *torch.autograd.grad(value, [x, *others.values()])])
+    for a, b in zip(*results, strict=True):
+        assert_same_by_another_route(a, b)

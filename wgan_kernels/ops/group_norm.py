@@ -115,8 +115,7 @@ def _value_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
     _, needs_weight, needs_bias, *_ = ctx.needs_input_grad
     if needs_weight or needs_bias:
         # Who asks for the gradient by x alone, as a gradient penalty does, is not to wait for the others.
-        nodes = [node for node, _ in ctx.next_functions[1:] if node is not None]
-        if not any([torch._C._will_engine_execute_node(node) for node in nodes]):
+        if not _are_asked_for(ctx.next_functions[1:]):
             needs_weight = needs_bias = False
     args = grad_y, *ctx.saved_tensors, *ctx.settings, needs_weight or needs_bias
     if torch.is_grad_enabled():
@@ -125,6 +124,14 @@ def _value_backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             grads = _BACKWARD(*args)
     return grads[0], grads[1] if needs_weight else None, grads[2] if needs_bias else None, None, None, None
+
+
+def _are_asked_for(edges: Sequence[tuple[Any, int]]) -> bool:
+    """Whether the backward pass that is under way goes on to any of these."""
+    try:
+        return any([node is not None and torch._C._will_engine_execute_node(node) for node, _ in edges])
+    except RuntimeError:  # no engine is at work that would know
+        return True
 
 
 _FORWARD, _BACKWARD = torch.ops.wgan_kernels.group_norm.default, torch.ops.wgan_kernels.group_norm_backward.default
