@@ -11,6 +11,7 @@ import torch
 import triton
 
 from wgan_kernels._triton import (
+    group_norm,
     interpolate,
     kernel_matvec,
     kernel_sums,
@@ -77,7 +78,8 @@ class Recorder:
 
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
-    modules = [interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, minibatch_stddev, norm_penalty]
+    modules = [group_norm, interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, minibatch_stddev]
+    modules += [norm_penalty]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -158,12 +160,28 @@ def _of_minibatches(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, .
     yield "double backward", "minibatch_stddev_double_backward", (x, value, x, 4, 1)
 
 
+def _norms(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """A layer, whose channels lie side by side, and groups of channels, with parameters and without."""
+    wide = torch.promote_types(dtype, torch.float32)
+    for case, shape, groups, layer_dims in (("layer", (40, 48), 1, 1), ("groups", (3, 48, 16), 4, 0)):
+        x, w, known = torch.zeros(shape, dtype=dtype), torch.zeros(48, dtype=wide), torch.zeros(120, dtype=wide)
+        known = known[: x.shape[0] * groups].view(-1, groups)
+        yield case, "group_norm", (x, w, w, groups, layer_dims, 1e-5)
+        yield case, "group_norm_backward", (x, x, w, w, known, known, groups, layer_dims, True)
+        yield (
+            f"second {case}",
+            "group_norm_double_backward",
+            (x, w, w, x, x, w, known, known, groups, layer_dims, True, True),
+        )
+
+
 def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """A word on the case, the operator, and its arguments."""
     x, mix = torch.zeros(6, 5000, dtype=dtype), torch.zeros(6, dtype=torch.promote_types(dtype, torch.float32))
     settings, norms = (1.0, True, 1, 10.0), torch.ones(6, dtype=torch.float64)
     yield "", "clip_weights_", ([x], -1.0, 1.0)
     yield from _steps(dtype)
+    yield from _norms(dtype)
     yield "", "interpolate", (x, x, mix)
     yield from _of_minibatches(dtype)
     yield "mean", "norm_penalty", (x, *settings)

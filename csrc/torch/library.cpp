@@ -8,6 +8,9 @@ namespace {
 template <class Library>
 void implement(Library& library) {
   library.impl("clip_weights_", TORCH_BOX(&clip_weights_));
+  library.impl("group_norm", TORCH_BOX(&group_norm));
+  library.impl("group_norm_backward", TORCH_BOX(&group_norm_backward));
+  library.impl("group_norm_double_backward", TORCH_BOX(&group_norm_double_backward));
   library.impl("interpolate", TORCH_BOX(&interpolate));
   library.impl("kernel_matvec", TORCH_BOX(&kernel_matvec));
   library.impl("kernel_sums", TORCH_BOX(&kernel_sums));

@@ -14,6 +14,16 @@ std::string cpu_instruction_set();
 
 void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
+std::tuple<Tensor, Tensor, Tensor> group_norm(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
+                                              int64_t groups, int64_t layer_dims, double eps);
+std::tuple<Tensor, Tensor, Tensor> group_norm_backward(Tensor grad_y, Tensor x, std::optional<Tensor> weight,
+                                                       std::optional<Tensor> bias, Tensor mean, Tensor rstd,
+                                                       int64_t groups, int64_t layer_dims, bool needs_params);
+std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
+    std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_weight, std::optional<Tensor> grad_grad_bias,
+    Tensor grad_y, Tensor x, std::optional<Tensor> weight, Tensor mean, Tensor rstd, int64_t groups,
+    int64_t layer_dims, bool needs_y, bool needs_params);
+
 Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
 
 Tensor minibatch_discrimination(Tensor m, int64_t begin, int64_t end);

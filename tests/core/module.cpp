@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "group_norm_arrays.h"
 #include "interpolate.h"
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
@@ -92,6 +93,23 @@ void bind_interpolate(py::module_& m) {
                 in(mix, wide(dtype), B), out(result, dtype, B * D));
   });
 }
+
+struct OnCpu {
+  void operator()(const Run& run, const NormArrays& of, double eps, const GroupNormForward& at) const {
+    const Use use(run);
+    group_norm(run.isa, run_threads, of.dtype, of.norm, eps, at);
+  }
+  void operator()(const Run& run, const NormArrays& of, double, const GroupNormBackward& at) const {
+    const Use use(run);
+    group_norm_backward(run.isa, run_threads, of.dtype, of.norm, at);
+  }
+  void operator()(const Run& run, const NormArrays& of, double, const GroupNormDoubleBackward& at) const {
+    const Use use(run);
+    group_norm_double_backward(run.isa, run_threads, of.dtype, of.norm, at);
+  }
+};
+
+void bind_group_norm(py::module_& m) { def_group_norm<Run>(m, OnCpu{}); }
 
 void bind_norm_penalty(py::module_& m) {
   bind_settings(m);
@@ -300,6 +318,7 @@ PYBIND11_MODULE(core_module, m) {
   py::class_<Run>(m, "Run").def(py::init<const std::string&, int64_t, bool>(), py::arg("isa"), py::arg("threads") = 1,
                                 py::arg("finely") = false);
   bind_weight_clip(m);
+  bind_group_norm(m);
   bind_interpolate(m);
   bind_norm_penalty(m);
   bind_minibatch_discrimination(m);

@@ -116,6 +116,46 @@ INTERPOLATE = {
     ),
 }
 
+GROUP_NORM = {
+    "totals_without_barrier": Mutant(
+        "group_norm", "barrier", "group_norm_rows.cuh",
+        "+ k] = sum;\n      }\n      __syncthreads();", "+ k] = sum;\n      }\n      if (!MUTANT) __syncthreads();",
+        "test_every_pass and float32", NUMBERS_AND_RACES,
+    ),
+    "columns_without_barrier": Mutant(
+        "group_norm", "barrier", "group_norm_params.cuh", BARRIER + "\n  if (thread <",
+        NO_BARRIER + "\n  if (thread <", "test_every_pass and float32", NUMBERS_AND_RACES,
+    ),
+    "group_past_its_end": Mutant(
+        "group_norm", "tail", "group_norm_rows.cuh", "min(n - begin, args.part_size)",
+        "min(n - begin + MUTANT, args.part_size)", "test_several_blocks and float32", ("", "address"),
+    ),
+    "column_past_the_last": Mutant(
+        "group_norm", "mask", "group_norm_params.cuh", "if (c < norm.C) {\n    const int64_t group",
+        "if (c < norm.C + MUTANT) {\n    const int64_t group", "test_every_pass and float32", ("address",),
+    ),
+    "last_chunk_left_out": Mutant(
+        "group_norm", "tail", "group_norm_params.cuh", "to != nullptr && chunk < chunks",
+        "to != nullptr && chunk < chunks - MUTANT", "test_every_pass and float32",
+    ),
+    "channel_of_the_position": Mutant(
+        "group_norm", "order", "group_norm_rows.cuh", "S == 1 ? i : i / S", "S == 1 || MUTANT ? i : i / S",
+        "test_every_pass and float32",
+    ),
+    "mean_of_a_rounded_mean": Mutant(
+        "group_norm", "coefficient", "group_norm_rows.cuh", "const W shift = static_cast<W>(of.shift), by_x",
+        "const W shift = MUTANT ? W{0} : static_cast<W>(of.shift), by_x", "test_far_from_zero",
+    ),
+    "curvature_of_half_the_direction": Mutant(
+        "group_norm", "coefficient", "group_norm_rows.cuh", "by_u = static_cast<W>(of.by_u)",
+        "by_u = static_cast<W>(of.by_u) * (MUTANT ? W{0.5} : W{1})", "test_every_pass and float32",
+    ),
+    "parts_of_the_next_group": Mutant(
+        "group_norm", "order", "group_norm_rows.cuh", "args.sums[(row * args.parts + k)",
+        "args.sums[(row * args.parts + (MUTANT ? 0 : k))", "test_several_blocks and float32",
+    ),
+}
+
 NORM_PENALTY = {
     "block_sum_without_barrier": Mutant(
         "norm_penalty", "barrier", "reduce.cuh", BARRIER, NO_BARRIER, "test_every_pass and float32",
@@ -471,6 +511,7 @@ MINIBATCH_STDDEV = {
 MUTANTS = {
     **WEIGHT_CLIP,
     **RMSPROP_CLIP,
+    **GROUP_NORM,
     **INTERPOLATE,
     **NORM_PENALTY,
     **KERNEL_SUMS,

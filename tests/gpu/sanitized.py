@@ -7,6 +7,7 @@ import itertools
 import torch
 
 import wgan_kernels as wk
+from wgan_kernels.ops.group_norm import group_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
@@ -39,6 +40,14 @@ def main() -> None:
         wk.clip_weights_([torch.randn(size, device="cuda").to(dtype) for size in (1, 7, 4099)], 0.1)
         stepped(dtype)
         wk.interpolate(points(3, 131, dtype=dtype), points(3, 131, dtype=dtype))
+        for shape, groups in (((5, 37), 1), ((2, 8, 9001), 2), ((35, 6, 9), 3)):
+            for last in (False, True) if len(shape) > 2 else (False,):
+                x = points(*shape, dtype=dtype)
+                weight = points(shape[1], dtype=torch.promote_types(dtype, torch.float32))
+                laid = x.movedim(1, -1).contiguous().movedim(-1, 1) if last else x
+                y = group_norm(laid, groups, weight, weight, 1e-5)
+                first = torch.autograd.grad(y.float().square().sum(), (x, weight), create_graph=True)
+                sum([each.float().square().sum() for each in first]).backward()
         for shape in ((5, 37), (1, 9001), (70, 3)):
             grad = points(*shape, dtype=dtype)
             (first,) = torch.autograd.grad(wk.norm_penalty(grad), grad, create_graph=True)

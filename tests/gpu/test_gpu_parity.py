@@ -15,6 +15,7 @@ from torch import Tensor
 
 import wgan_kernels as wk
 from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
+from wgan_kernels.ops.group_norm import group_norm, layer_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
@@ -24,6 +25,7 @@ from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, none may be left out quietly
     pytest.importorskip("hypothesis", reason="the tests that are used here need hypothesis")
 
+import test_group_norm as of_group_norm  # noqa: E402
 import test_interpolate as of_interpolate  # noqa: E402
 import test_kernel_matvec as of_kernel_matvec  # noqa: E402
 import test_kernel_sums as of_kernel_sums  # noqa: E402
@@ -117,6 +119,27 @@ def test_interpolate(back_end: str, dtype: torch.dtype, layout: str, monkeypatch
     monkeypatch.setattr(of_interpolate, "interpolate", on_gpu(wk.interpolate, layout))
     of_interpolate.test_value_and_gradients_are_as_good_as_torch(back_end, dtype, "contiguous")
     of_interpolate.test_native_is_within_one_ulp_of_the_reference(None, dtype, "contiguous")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_group_norm(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, function in (("group_norm", group_norm), ("layer_norm", layer_norm)):
+        monkeypatch.setattr(of_group_norm, name, on_gpu(function, layout))
+    of_group_norm.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+    for shape, groups, layer_dims in (((1, 70_001), 1, 1), ((2, 6, 200, 150), 2, 0), ((700, 3, 5), 3, 0)):
+        params = of_group_norm.params_for(shape, layer_dims, dtype)
+        of_group_norm.assert_parity(samples(shape, dtype, seed=1), params, groups, layer_dims, str(shape))
+
+
+def test_group_norm_at_its_edges(back_end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, function in (("group_norm", group_norm), ("layer_norm", layer_norm)):
+        monkeypatch.setattr(of_group_norm, name, on_gpu(function))
+    of_group_norm.test_no_samples(back_end)
+    for dtype in DTYPES:
+        of_group_norm.test_numbers_that_are_all_alike(back_end, dtype)
+    for dtype in (torch.float64, torch.float32):
+        of_group_norm.test_far_from_zero(back_end, dtype, (3, 6, 20, 20), 3, 0)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import wgan_kernels as wk
 from wgan_kernels.ops._mixtures import _KIND_CODES
+from wgan_kernels.ops.group_norm import group_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
 from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
@@ -53,6 +54,17 @@ def penalised(grad: Tensor) -> list[Tensor]:
     (first,) = torch.autograd.grad(value, grad, create_graph=True)
     (second,) = torch.autograd.grad(first.square().sum(), grad)
     return [value.detach(), first.detach(), second]
+
+
+def normalised(x: Tensor, params: Tensor) -> list[Tensor]:
+    """Every pass, of groups of channels and of a layer."""
+    results = []
+    for groups in (4, 1):
+        leaves = [t.detach().requires_grad_() for t in (x.reshape(-1, 8, 5), *params)]
+        y = group_norm(leaves[0], groups, *leaves[1:], 1e-5)
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        results += [y, *first, *torch.autograd.grad(sum([t.square().sum() for t in first]), leaves[:2])]
+    return [result.detach() for result in results]
 
 
 def discrepancy(x: Tensor, y: Tensor) -> list[Tensor]:
@@ -114,6 +126,7 @@ CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] 
     "clip_weights_": (clipped, [(300, 17)]),
     "rmsprop_clip_": (stepped, [(300, 17), (300, 17)]),
     "interpolate": (interpolated, [(33, 50), (33, 50)]),
+    "group_norm": (normalised, [(33, 40), (2, 8)]),
     "norm_penalty": (penalised, [(12, 3000)]),
     "mmd2": (discrepancy, [(150, 20), (101, 20)]),
     "kernel_sums": (learned, [(90, 9), (131, 9)]),
@@ -217,6 +230,7 @@ def test_the_operators_refuse_tensors_of_several_devices(native_on_gpu: None) ->
         (operators.interpolate, (x, x, mix.cpu())),
         (operators.clip_weights_, ([x, x.cpu()], -0.1, 0.1)),
         (operators.clip_weights_, ([x.cpu(), x], -0.1, 0.1)),
+        (operators.group_norm, (x, mix[:3].cpu(), None, 1, 1, 1e-5)),
         (operators.norm_penalty_backward, (mix[0].cpu(), x, mix.double(), 1.0, False, 1, 1.0)),
         (operators.kernel_sums, (x, x, weights, params.cuda(), [0], [1.0], False, 0, -1, False, 0)),
         (operators.kernel_sums, (x, x, weights.cuda(), params, [0], [1.0], False, 0, -1, False, 0)),

@@ -21,6 +21,18 @@ _SCHEMAS = [
     "cpu_instruction_set() -> str",
     # params: any shapes and dtypes, one device.
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
+    # x: [B, C, ...], or with layer_dims [..., C...], the last of them; weight, bias: [C] or [C...], of the dtype of x,
+    # or for half floats float32 -> y: as x; mean, rstd: [B, groups], float32 or float64
+    "group_norm(Tensor x, Tensor? weight, Tensor? bias, int groups, int layer_dims, float eps) "
+    "-> (Tensor y, Tensor mean, Tensor rstd)",
+    # grad_y: as x; of bias the shape and dtype alone -> gradients, empty where there is no such parameter or, without
+    # needs_params, for both
+    "group_norm_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, int groups, "
+    "int layer_dims, bool needs_params) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    # needs_y: whether grad_grad_y is to be computed; empty otherwise
+    "group_norm_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_weight, Tensor? grad_grad_bias, Tensor grad_y, "
+    "Tensor x, Tensor? weight, Tensor mean, Tensor rstd, int groups, int layer_dims, bool needs_y, bool needs_params) "
+    "-> (Tensor grad_grad_y, Tensor grad_x, Tensor grad_weight)",
     # real, fake: [B, D...]; mix: [B] -> [B, D...]
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
     # m: [B, F, K]; rows [begin, end) of o, end -1 for all -> o: [end - begin, F]
