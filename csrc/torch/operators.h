@@ -14,6 +14,13 @@ std::string cpu_instruction_set();
 
 void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
+Tensor bias_leaky_relu(Tensor x, std::optional<Tensor> bias, double negative_slope, double gain,
+                       std::optional<double> clamp);
+std::tuple<Tensor, Tensor> bias_leaky_relu_backward(Tensor grad_y, Tensor y, double negative_slope, double gain,
+                                                    std::optional<double> clamp, bool needs_bias);
+Tensor bias_leaky_relu_double_backward(Tensor grad_grad_x, std::optional<Tensor> grad_grad_bias, Tensor y,
+                                       double negative_slope, double gain, std::optional<double> clamp);
+
 Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
 
 std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_critic_loss(
