@@ -46,9 +46,10 @@ class Added {
 };
 
 // Without y the pass forward, of a = x; with it out = (a + add) * dy/dz. a, y, out: [B, C, S], of which a block does
-// `size` elements; add: [C], or null. Element -shift would lie on a multiple of 16 bytes, V elements.
+// some thousands of elements; add: [C], or null. Element -shift would lie on a multiple of 16 bytes, V elements.
+// At least two blocks on a multiprocessor: to fit more of them ptxas would spill.
 template <class T, bool has_y, int V>
-__global__ void __launch_bounds__(kRectifyThreads)
+__global__ void __launch_bounds__(kRectifyThreads, 2)
     rectify_kernel(int64_t rows, int64_t C, int64_t S, int shift, BiasLeakyRelu of, const T* a, const Wide<T>* add,
                    const T* y, T* out) {
   constexpr int kSize = kRectifyThreads * kRectifyPacks * V;

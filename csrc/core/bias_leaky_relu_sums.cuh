@@ -99,8 +99,9 @@ WGK_DEVICE double scale_part(const Rectifier<T>& by, const T* grad_y, const T* y
 }
 
 // rows: B * C, of S elements; parts: [rows, chunks].
+// At least two blocks on a multiprocessor: to fit more of them ptxas would spill.
 template <class T, bool aligned, bool is_short>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 2)
     scale_rows_kernel(int64_t rows, int64_t S, int64_t chunks, BiasLeakyRelu of, const T* grad_y, const T* y, T* grad_x,
                       double* parts) {
   const Rectifier<T> by(of);

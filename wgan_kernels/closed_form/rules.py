@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..ops.bias_leaky_relu import bias_leaky_relu
+from ..ops.bias_leaky_relu import bias_leaky_relu, settings_of
 from . import activations
 from .activations import BiasRectifier, Dropout, PReLU, Rectifier, Smooth, SmoothActivation
 from .normalization import GroupNorm, LayerNorm
@@ -114,7 +114,7 @@ def bias_rectifier(
     if source is None:
         return None
     y = _outside_graph(function, x, bias, negative_slope, gain, clamp)
-    return recorder.add(BiasRectifier(source, y, bias, (negative_slope, gain, clamp)), y)
+    return recorder.add(BiasRectifier(source, y, bias, settings_of(y.dtype, negative_slope, gain, clamp)), y)
 
 
 def prelu(recorder: Recorder, function: Any, input: Any, weight: Any) -> Tensor | None:

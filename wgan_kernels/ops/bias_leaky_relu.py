@@ -121,7 +121,7 @@ def bias_leaky_relu(
     Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", section 2 and appendix B.
     """
     _check(x, bias)
-    settings = (*_checks.rectifier(negative_slope, gain, clamp), _bound(clamp, x.dtype))
+    settings = settings_of(x.dtype, negative_slope, gain, clamp)
     if _backend.is_native(x, "bias_leaky_relu"):
         return _bias_leaky_relu(x, bias, *settings)
     if _backend.is_triton(x):
@@ -144,9 +144,12 @@ def _check(x: Tensor, bias: Tensor | None) -> None:
         raise TypeError(f"bias must have the dtype of x, {x.dtype}, or be float32 beside half floats, got {bias.dtype}")
 
 
-def _bound(clamp: float | None, dtype: torch.dtype) -> float | None:
-    """A bound that the dtype cannot hold, nothing reaches."""
-    return None if clamp is None or clamp > torch.finfo(dtype).max else float(clamp)
+def settings_of(
+    dtype: torch.dtype, negative_slope: Any, gain: Any, clamp: Any
+) -> tuple[float, float, float | None]:
+    """What the operators are given for these, once checked. A bound that the dtype cannot hold, nothing reaches."""
+    negative_slope, gain = _checks.rectifier(negative_slope, gain, clamp)
+    return negative_slope, gain, None if clamp is None or clamp > torch.finfo(dtype).max else float(clamp)
 
 
 def run_pass(name: str, y: Tensor, *args: Any) -> Any:
