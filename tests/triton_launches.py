@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import triton
 
-from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty, rmsprop_clip, weight_clip
+from wgan_kernels._triton import bias_leaky_relu, interpolate, kernel_matvec, kernel_sums, norm_penalty, rmsprop_clip, weight_clip
 
 DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
           torch.int64: "i64", torch.int32: "i32"}  # fmt: skip
@@ -68,7 +68,7 @@ class Recorder:
 
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
-    modules = [interpolate, kernel_matvec, kernel_sums, norm_penalty]
+    modules = [bias_leaky_relu, interpolate, kernel_matvec, kernel_sums, norm_penalty]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -138,12 +138,24 @@ def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "clip alone", "rmsprop_clip_", (x, [], [], [], [], [], stats, None, None, None, *plain)
 
 
+def _rectified(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Rows of channels and of samples; with bounds and without."""
+    wide = torch.promote_types(dtype, torch.float32)
+    for case, shape, clamp in (("of rows", (6, 16, 256), 1.0), ("of columns", (6, 1024), None)):
+        x, bias = torch.zeros(shape, dtype=dtype), torch.zeros(shape[1], dtype=wide)
+        settings = 0.2, 1.0, clamp
+        yield case, "bias_leaky_relu", (x, bias, *settings)
+        yield f"{case}, first", "bias_leaky_relu_backward", (x, x, *settings, True)
+        yield f"{case}, second", "bias_leaky_relu_double_backward", (x, bias, x, *settings)
+
+
 def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """A word on the case, the operator, and its arguments."""
     x, mix = torch.zeros(6, 5000, dtype=dtype), torch.zeros(6, dtype=torch.promote_types(dtype, torch.float32))
     settings, norms = (1.0, True, 1, 10.0), torch.ones(6, dtype=torch.float64)
     yield "", "clip_weights_", ([x], -1.0, 1.0)
     yield from _steps(dtype)
+    yield from _rectified(dtype)
     yield "", "interpolate", (x, x, mix)
     yield "mean", "norm_penalty", (x, *settings)
     yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)

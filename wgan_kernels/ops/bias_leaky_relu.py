@@ -33,6 +33,8 @@ def _fake_double_backward(grad_grad_x: Tensor, grad_grad_bias: Tensor | None, y:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     _, bias, *ctx.settings = inputs
     ctx.bias_dtype = None if bias is None else bias.dtype
+    # Second derivatives by the result are none: whoever made x is not to go on with zeros.
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(output)
 
 
@@ -61,7 +63,9 @@ def register(back_end: str = "") -> Callable[..., Any]:
     }.items():
         torch.library.register_fake(f"wgan_kernels::{name}{back_end}", kernel, lib=_schemas.LIBRARY)
 
-    def by_output(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+    def by_output(ctx: Any, grad_y: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad_y is None:
+            return (None,) * 5
         needs_bias = ctx.needs_input_grad[1]
         grad_x, grad_bias = backward(grad_y, *ctx.saved_tensors, *ctx.settings, needs_bias)
         return grad_x, grad_bias.to(ctx.bias_dtype) if needs_bias else None, None, None, None
