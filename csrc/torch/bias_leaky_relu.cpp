@@ -49,13 +49,13 @@ struct Channels {
 
   // Another tensor in this order.
   Tensor ordered(const Tensor& tensor) const {
-    STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type() && tensor.dim() == like.dim() &&
+    STD_TORCH_CHECK(dtype_of(tensor) == dtype && tensor.dim() == like.dim() &&
                         tensor.numel() == like.numel(),
                     "wgan_kernels::bias_leaky_relu: a gradient does not fit y");
     if ((tensor.is_contiguous() && rows.is_contiguous()) || same_steps(tensor, rows)) {
       return tensor;
     }
-    Tensor copy = torch::stable::empty_like(rows);
+    Tensor copy = new_like(rows);
     return torch::stable::copy_(copy, tensor);
   }
 
@@ -65,8 +65,8 @@ struct Channels {
       return std::nullopt;
     }
     STD_TORCH_CHECK(like.dim() > 1 && tensor->numel() == C, "wgan_kernels::bias_leaky_relu: bias does not fit x");
-    const ScalarType type = wide_type(dtype);
-    return dense(tensor->scalar_type() == type ? *tensor : torch::stable::to(*tensor, type));
+    const bool is_wide = dtype_of(*tensor) == (dtype == DType::float64 ? DType::float64 : DType::float32);
+    return dense(is_wide ? *tensor : torch::stable::to(*tensor, wide_type(dtype)));
   }
 
   DType dtype;
@@ -88,7 +88,7 @@ Tensor bias_leaky_relu(Tensor x, std::optional<Tensor> bias, double negative_slo
   check_one_device("bias_leaky_relu", {&x, pointer(bias)});
   const Channels at(x);
   const std::optional<Tensor> add = at.wide(bias);
-  Tensor y = torch::stable::empty_like(at.rows);
+  Tensor y = new_like(at.rows);
   const void* from = at.rows.data_ptr();
   const void* added = data_of(add);
   void* to = y.mutable_data_ptr();
@@ -106,7 +106,7 @@ std::tuple<Tensor, Tensor> bias_leaky_relu_backward(Tensor grad_y, Tensor y, dou
   STD_TORCH_CHECK(!needs_bias || y.dim() > 1, "wgan_kernels::bias_leaky_relu: y has no channels");
   const Channels at(y);
   const Tensor grads = at.ordered(grad_y);
-  Tensor grad_x = torch::stable::empty_like(at.rows);
+  Tensor grad_x = new_like(at.rows);
   Tensor grad_bias = new_dense(y, {needs_bias ? at.C : 0}, wide_type(at.dtype));
   const void *g = grads.data_ptr(), *values = at.rows.data_ptr();
   void *to = grad_x.mutable_data_ptr(), *sums = needs_bias ? grad_bias.mutable_data_ptr() : nullptr;
@@ -132,7 +132,7 @@ Tensor bias_leaky_relu_double_backward(Tensor grad_grad_x, std::optional<Tensor>
   const Channels at(y);
   const Tensor along = at.ordered(grad_grad_x);
   const std::optional<Tensor> add = at.wide(grad_grad_bias);
-  Tensor grad_grad_y = torch::stable::empty_like(at.rows);
+  Tensor grad_grad_y = new_like(at.rows);
   const void *u = along.data_ptr(), *values = at.rows.data_ptr();
   void* to = grad_grad_y.mutable_data_ptr();
   on_device_of(

@@ -21,7 +21,7 @@ from . import kernel_sums as kernel_sums_formulas
 from . import norm_penalty as norm_penalty_formulas
 from ._autograd import below_autograd
 
-bias_leaky_relu = bias_leaky_relu_formulas.register("_triton")
+bias_leaky_relu, _, _ = bias_leaky_relu_formulas.register("_triton")
 interpolate = interpolate_formulas.register("_triton")
 kernel_matvec = kernel_matvec_formulas.register("_triton")
 kernel_sums, _, _ = kernel_sums_formulas.register("_triton")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.overrides import wrap_torch_function
 from .. import _backend, _checks
 from ..reference import bias_leaky_relu as reference
 from . import _schemas
-from ._autograd import below_autograd, differentiable
+from ._autograd import below_autograd, differentiable, eager_function
 
 
 def _fake(x: Tensor, *_: Any) -> Tensor:
@@ -49,9 +50,9 @@ def _setup_double_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Te
     ctx.save_for_backward(y)
 
 
-def register(back_end: str = "") -> Callable[..., Any]:
+def register(back_end: str = "") -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
     """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
-    end; returns how to call the first.
+    end; returns how to call the three of them.
 
     The first derivative is linear in grad_y and the second in grad_grad_x and grad_grad_bias, so that each is the
     derivative of the other; by x itself they are constant, but for the kinks.
@@ -86,10 +87,66 @@ def register(back_end: str = "") -> Callable[..., Any]:
         f"bias_leaky_relu_double_backward{back_end}", _setup_double_backward_context, by_double
     )
     backward = differentiable(f"bias_leaky_relu_backward{back_end}", _setup_backward_context, by_grads)
-    return differentiable(f"bias_leaky_relu{back_end}", _setup_context, by_output)
+    return differentiable(f"bias_leaky_relu{back_end}", _setup_context, by_output), backward, double_backward
 
 
-_bias_leaky_relu = register()
+_bias_leaky_relu, _, _double_backward = register()
+
+
+# ---- for eager callers: the same formulas by the shortest way, for sizes at which Python is the cost
+
+_FORWARD = torch.ops.wgan_kernels.bias_leaky_relu.default
+_BACKWARD = torch.ops.wgan_kernels.bias_leaky_relu_backward.default
+_DOUBLE_BACKWARD = torch.ops.wgan_kernels.bias_leaky_relu_double_backward.default
+
+
+def _eager(ctx: Any, x: Tensor, bias: Tensor | None, negative_slope: float, gain: float, clamp: float | None) -> Tensor:
+    with torch._C._AutoDispatchBelowAutograd():
+        y = _FORWARD(x, bias, negative_slope, gain, clamp)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(y)
+    ctx.settings = negative_slope, gain, clamp, None if bias is None else bias.dtype
+    return y
+
+
+def _eager_by_output(ctx: Any, grad_y: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad_y is None:
+        return (None,) * 5
+    (y,) = ctx.saved_tensors
+    negative_slope, gain, clamp, dtype = ctx.settings
+    needs_bias = ctx.needs_input_grad[1]
+    if torch.is_grad_enabled():
+        grad_x, grad_bias = _apply_backward(grad_y, y, negative_slope, gain, clamp, needs_bias)
+    else:
+        with torch._C._AutoDispatchBelowAutograd():
+            grad_x, grad_bias = _BACKWARD(grad_y, y, negative_slope, gain, clamp, needs_bias)
+    return grad_x, grad_bias.to(dtype) if needs_bias else None, None, None, None
+
+
+def _eager_backward(
+    ctx: Any, grad_y: Tensor, y: Tensor, negative_slope: float, gain: float, clamp: float | None, needs_bias: bool
+) -> tuple[Tensor, Tensor]:
+    with torch._C._AutoDispatchBelowAutograd():
+        grads = _BACKWARD(grad_y, y, negative_slope, gain, clamp, needs_bias)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(y)
+    ctx.settings = negative_slope, gain, clamp
+    return grads
+
+
+def _eager_by_grads(ctx: Any, u: Tensor | None, p: Tensor | None) -> tuple[Tensor | None, ...]:
+    if u is None and p is None:
+        return (None,) * 6
+    (y,) = ctx.saved_tensors
+    u, p = torch.zeros_like(y) if u is None else u, None if p is None or p.numel() == 0 else p
+    if torch.is_grad_enabled():
+        return _double_backward(u, p, y, *ctx.settings), None, None, None, None, None
+    with torch._C._AutoDispatchBelowAutograd():
+        return _DOUBLE_BACKWARD(u, p, y, *ctx.settings), None, None, None, None, None
+
+
+_apply = eager_function("bias_leaky_relu", _eager, _eager_by_output)
+_apply_backward = eager_function("bias_leaky_relu_backward", _eager_backward, _eager_by_grads)
 
 
 @wrap_torch_function(lambda x, bias=None, *_, **__: (x, bias))
@@ -127,6 +184,9 @@ def bias_leaky_relu(
     _check(x, bias)
     settings = settings_of(x.dtype, negative_slope, gain, clamp)
     if _backend.is_native(x, "bias_leaky_relu"):
+        is_graph = torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad))
+        if is_graph and not torch.compiler.is_compiling():
+            return _apply(x, bias, *settings)
         return _bias_leaky_relu(x, bias, *settings)
     if _backend.is_triton(x):
         from . import _triton_operators
@@ -152,7 +212,9 @@ def settings_of(
     dtype: torch.dtype, negative_slope: Any, gain: Any, clamp: Any
 ) -> tuple[float, float, float | None]:
     """What the operators are given for these, once checked. A bound that the dtype cannot hold, nothing reaches."""
-    negative_slope, gain = _checks.rectifier(negative_slope, gain, clamp)
+    plain = type(negative_slope) is float and type(gain) is float and clamp is None
+    if not (plain and 0.0 <= negative_slope < math.inf and 0.0 < gain < math.inf):
+        negative_slope, gain = _checks.rectifier(negative_slope, gain, clamp)
     return negative_slope, gain, None if clamp is None or clamp > torch.finfo(dtype).max else float(clamp)
 
 
