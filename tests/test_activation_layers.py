@@ -22,7 +22,8 @@ class Plain(nn.Module):
 
     def __init__(self, layer: BiasLeakyReLU) -> None:
         super().__init__()
-        self.negative_slope, self.gain, self.clamp, self.bias = layer.negative_slope, layer.gain, layer.clamp, layer.bias
+        self.negative_slope, self.gain, self.clamp = layer.negative_slope, layer.gain, layer.clamp
+        self.bias = layer.bias
 
     def forward(self, x: Tensor) -> Tensor:
         if self.bias is not None:
@@ -54,13 +55,16 @@ def with_curvature() -> nn.Module:
     return nn.Sequential(*layers, LeakyReLU(0.3), nn.Flatten(), nn.Linear(75, 6), nn.Tanh(), nn.Linear(6, 1))
 
 
+def fully_connected() -> nn.Module:
+    layers = [nn.Flatten(), nn.Linear(162, 9, bias=False), BiasLeakyReLU(9, 0.2), nn.Linear(9, 5), LeakyReLU()]
+    return nn.Sequential(*layers, nn.Linear(5, 1))
+
+
 CRITICS = {
     "convolutions": convolutions,
     "with gain and clamp": lambda: convolutions(0.5, 2**0.5),
     "with curvature": with_curvature,
-    "fully connected": lambda: nn.Sequential(
-        nn.Flatten(), nn.Linear(162, 9, bias=False), BiasLeakyReLU(9, 0.2), nn.Linear(9, 5), LeakyReLU(), nn.Linear(5, 1)
-    ),
+    "fully connected": fully_connected,
 }
 
 

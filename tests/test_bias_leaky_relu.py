@@ -158,7 +158,7 @@ def test_without_channels(backend: str) -> None:
 @pytest.mark.parametrize("clamp", [None, 0.25])
 @pytest.mark.parametrize("negative_slope", [0.0, 0.5])
 def test_the_kinks_are_torchs(backend: str, dtype: torch.dtype, negative_slope: float, clamp: float | None) -> None:
-    """At 0 the slope below; NaN goes where torch has it; infinity too. Only at a bound itself torch passes gradients."""
+    """At 0 the slope below; NaN and infinity as torch has them. Only at a bound itself torch passes gradients."""
     numbers = [0.0, -0.0, 0.125, -0.125, 2.0, -2.0, torch.inf, -torch.inf, torch.nan]
     x = leaf(torch.tensor(numbers, dtype=dtype).view(1, 1, -1))
     zero = leaf(torch.zeros(1, dtype=dtype))
@@ -168,7 +168,9 @@ def test_the_kinks_are_torchs(backend: str, dtype: torch.dtype, negative_slope: 
         grads = [torch.autograd.grad(each, x, torch.full_like(each, 3.0))[0] for each in (y, expected)]
         assert_same_bits(*grads)
         infinite = torch.full_like(y, torch.inf)
-        assert_same_bits(*[torch.autograd.grad(f(x, bias, 0.5, 1.0, clamp), x, infinite)[0] for f in (bias_leaky_relu, plain)])
+        assert_same_bits(
+            *[torch.autograd.grad(f(x, bias, 0.5, 1.0, clamp), x, infinite)[0] for f in (bias_leaky_relu, plain)]
+        )
     if clamp is not None:
         x = leaf(torch.tensor([[[0.25, -0.25 / 0.5, 0.5]]], dtype=dtype))
         assert torch.autograd.grad(bias_leaky_relu(x, zero, 0.5, 1.0, 0.25).sum(), x)[0].tolist() == [[[0, 0, 0]]]
@@ -335,10 +337,14 @@ def test_torch_func_transforms(backend: str) -> None:
     for index in range(2):
         found, expected = (torch.func.grad(f, argnums=index)(*inputs) for f in (ours, theirs))
         assert_same_by_another_route(found, expected)
-        found, expected = (torch.func.jacrev(torch.func.grad(f, argnums=index), argnums=index)(*inputs) for f in (ours, theirs))
+        found, expected = (
+            torch.func.jacrev(torch.func.grad(f, argnums=index), argnums=index)(*inputs) for f in (ours, theirs)
+        )
         assert_same_by_another_route(found, expected)
     batches = [torch.stack([x, x + 1, 2 * x]) for x in inputs]
-    found, expected = (torch.func.vmap(lambda x, b, f=f: f(x, b, 0.2, 1.4, 1.0))(*batches) for f in (bias_leaky_relu, plain))
+    found, expected = (
+        torch.func.vmap(lambda x, b, f=f: f(x, b, 0.2, 1.4, 1.0))(*batches) for f in (bias_leaky_relu, plain)
+    )
     assert_same_by_another_route(found, expected)
 
 

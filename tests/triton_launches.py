@@ -10,7 +10,15 @@ from typing import Any
 import torch
 import triton
 
-from wgan_kernels._triton import bias_leaky_relu, interpolate, kernel_matvec, kernel_sums, norm_penalty, rmsprop_clip, weight_clip
+from wgan_kernels._triton import (
+    bias_leaky_relu,
+    interpolate,
+    kernel_matvec,
+    kernel_sums,
+    norm_penalty,
+    rmsprop_clip,
+    weight_clip,
+)
 
 DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
           torch.int64: "i64", torch.int32: "i32"}  # fmt: skip

@@ -19,8 +19,8 @@ from core_arrays import (
 
 # negative_slope, gain and clamp; 0.3 is rounded to each dtype.
 SETTINGS = [(0.2, 1.0, np.inf), (0.0, 2.0**0.5, 0.3), (1.5, 0.25, 1.0)]
-# [B, C, S]: elements of a channel in rows of their own from 64 on, in blocks of 16384; else in rows of 256 at least, with
-# sums of 1024 columns and 65536 elements.
+# [B, C, S]: elements of a channel in rows of their own from 64 on, in blocks of 16384; else in rows of 256 at least,
+# with sums of 1024 columns and 65536 elements.
 SIZES = [(0, 3, 2), (2, 0, 3), (3, 2, 0), (1, 1, 1), (5, 3, 1), (7, 5, 4), (3, 2, 63), (2, 3, 64), (2, 2, 67)]
 LARGE = [(1, 2, 16385), (3, 1027, 1), (300, 17, 15), (1, 300, 60), (70, 1030, 1)]
 LAYOUTS = [(size, shift) for size in SIZES for shift in (0, 1, 3)]
@@ -87,9 +87,7 @@ def check_passes(module, check, rng, size, shift, dtype, settings, has_bias):
 
     def backward(run):
         grad_x, sums = Output(size, STORAGE[dtype], shift), Output(size[1:2], WIDE[dtype], shift)
-        module.bias_leaky_relu_backward(
-            run, dtype, settings, g, y, grad_x.array, sums.array if has_bias else None
-        )
+        module.bias_leaky_relu_backward(run, dtype, settings, g, y, grad_x.array, sums.array if has_bias else None)
         return (grad_x.written(), sums.written() if has_bias else np.empty(0))
 
     grad_x, sums = check(backward)

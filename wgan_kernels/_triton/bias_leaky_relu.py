@@ -1,4 +1,4 @@
-"""bias_leaky_relu and its derivatives, one pass each, over the array as rows: of one channel each, or of whole samples."""
+"""bias_leaky_relu and its derivatives, one pass each, over rows: of one channel each, or of whole samples."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def rectify_kernel(
 ):  # fmt: skip
     """Without y the pass forward, of a = x; with it out = (a + add) * dy/dx. a, y, out: [rows, D]; add: [C].
 
-    BY_CHANNEL: a row is of channel row % C, else an element of channel column // S. parts: [rows, tiles] float64, sums of
-    rows, or [chunks, D], sums of CHUNK rows.
+    BY_CHANNEL: a row is of channel row % C, else an element of channel column // S. parts: [rows, tiles] float64, sums
+    of rows, or [chunks, D], sums of CHUNK rows.
     """
     DTYPE: tl.constexpr = out.dtype.element_ty
     gain = computed(float64_of(gain_high, gain_low), DTYPE)
@@ -138,9 +138,7 @@ def _rectify(
 
 
 @operator
-def bias_leaky_relu(
-    x: Tensor, bias: Tensor | None, negative_slope: float, gain: float, clamp: float | None
-) -> Tensor:
+def bias_leaky_relu(x: Tensor, bias: Tensor | None, negative_slope: float, gain: float, clamp: float | None) -> Tensor:
     """x: [B, C, ...]; bias: [C] -> [B, C, ...]"""
     rows, *sizes = _in_channels(x)
     y, _ = _rectify(rows, bias, None, sizes, (negative_slope, gain, clamp), False)

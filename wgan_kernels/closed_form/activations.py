@@ -56,7 +56,7 @@ class Rectifier(Elementwise):
 
 
 class BiasRectifier(Elementwise):
-    """clamp(gain * leaky_relu(h + bias)). `y`: the result, which tells all; bias: (C,) or None, for h of (B, C, ...)."""
+    """clamp(gain * leaky_relu(h + bias)); y: the result, which tells all; bias: (C,) or None, for h of (B, C, ...)."""
 
     defines_zero = False  # its second derivative by h is none, rather than zeros
 

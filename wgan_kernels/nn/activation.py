@@ -10,7 +10,7 @@ from ..ops.bias_leaky_relu import bias_leaky_relu
 
 
 class BiasLeakyReLU(nn.Module):
-    """y = clamp(gain * leaky_relu(x + bias, negative_slope), -clamp, clamp), the end of a layer that has no bias itself.
+    """y = clamp(gain * leaky_relu(x + bias, negative_slope), -clamp, clamp), the end of a layer that has no bias.
 
     `nn.Conv2d(3, 64, 4, bias=False), BiasLeakyReLU(64, 0.2)` computes what `nn.Conv2d(3, 64, 4), nn.LeakyReLU(0.2)`
     does, and is initialised with a bias of 0.
@@ -18,14 +18,14 @@ class BiasLeakyReLU(nn.Module):
     Args:
         num_features: channels of the input, its second dimension.
         negative_slope: of the rectifier below 0, at least 0.
-        gain: what its result is multiplied by, more than 0; 2 ** 0.5 keeps the variance of normal numbers about as it is.
+        gain: what its result is multiplied by, more than 0; 2 ** 0.5 about keeps the variance of normal numbers.
         clamp: the largest magnitude of the result, more than 0, or None.
         bias: whether there is a bias, a parameter of shape (num_features,).
         device, dtype: of the bias.
 
-    x: (B, num_features, ...), float64, float32, bfloat16 or float16, contiguous or channels_last, in which order the
-    result is. A bias is of the dtype of x or, beside half floats, float32. Raises TypeError and ValueError for what does
-    not fit.
+    x: (B, num_features, ...), float64, float32, bfloat16 or float16, contiguous or channels_last, which the result is
+    too. A bias is of the dtype of x or, beside half floats, float32. Raises TypeError and ValueError for what does not
+    fit.
     Differentiable any number of times, and piecewise linear: the derivative at 0 is that below it, and 0 at the bounds.
     A graph keeps the result alone. The same input gives the same bits for any number of threads.
     Source: Karras et al. 2020, "Analyzing and Improving the Image Quality of StyleGAN", appendix B.
@@ -68,10 +68,10 @@ class LeakyReLU(nn.LeakyReLU):
     Args:
         negative_slope, inplace: those of `torch.nn.LeakyReLU`.
 
-    x: of any shape, float64, float32, bfloat16 or float16. In place, with a negative slope below 0, and for other inputs
-    it is PyTorch's own layer.
-    Differentiable any number of times. Where PyTorch computes a second derivative by x, and all that follows of it, from
-    zeros, this has none.
+    x: of any shape, float64, float32, bfloat16 or float16. In place, with a negative slope below 0, and for other
+    inputs it is PyTorch's own layer.
+    Differentiable any number of times. Where PyTorch computes a second derivative by x, and all that follows of it,
+    from zeros, this has none.
     Source: Maas et al. 2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models".
     """
 

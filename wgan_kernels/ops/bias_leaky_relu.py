@@ -202,15 +202,13 @@ def _check(x: Tensor, bias: Tensor | None) -> None:
     _checks.floating("bias", bias)
     _checks.same_device("x", x, "bias", bias)
     if x.dim() < 2 or bias.shape != x.shape[1:2]:
-        wanted = f"({x.shape[1]},), one number for each channel of x" if x.dim() > 1 else "None beside x without channels"
-        raise ValueError(f"bias must be {wanted}, got shape {tuple(bias.shape)} beside x of shape {tuple(x.shape)}")
+        wanted = f"({x.shape[1]},), one number for each channel of x," if x.dim() > 1 else "None beside no channels,"
+        raise ValueError(f"bias must be {wanted} got shape {tuple(bias.shape)} beside x of shape {tuple(x.shape)}")
     if bias.dtype != x.dtype and (bias.dtype != torch.float32 or x.dtype.itemsize > 2):
         raise TypeError(f"bias must have the dtype of x, {x.dtype}, or be float32 beside half floats, got {bias.dtype}")
 
 
-def settings_of(
-    dtype: torch.dtype, negative_slope: Any, gain: Any, clamp: Any
-) -> tuple[float, float, float | None]:
+def settings_of(dtype: torch.dtype, negative_slope: Any, gain: Any, clamp: Any) -> tuple[float, float, float | None]:
     """What the operators are given for these, once checked. A bound that the dtype cannot hold, nothing reaches."""
     plain = type(negative_slope) is float and type(gain) is float and clamp is None
     if not (plain and 0.0 <= negative_slope < math.inf and 0.0 < gain < math.inf):

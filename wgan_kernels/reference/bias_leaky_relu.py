@@ -1,4 +1,4 @@
-"""A bias, a leaky rectifier, a gain and a bound, in one (as StyleGAN's layers end), and its derivatives by the output."""
+"""A bias, a leaky rectifier, a gain and a bound, as StyleGAN's layers end, and the derivatives by the output."""
 
 from __future__ import annotations
 
