@@ -97,6 +97,13 @@ def test_every_route_is_plain_pytorch(backend: str, name: str) -> None:
             assert largest(ours - theirs) < EAGER_FLOAT64, f"{param} by {route}"
 
 
+def test_a_fully_connected_critic_of_drop_ins_stays_one_operator(native: None) -> None:
+    critic = nn.Sequential(nn.Linear(7, 9), LeakyReLU(0.2), nn.Linear(9, 1))
+    assert "one operator" in wk.explain_route(critic, torch.ones(2, 7)).reason
+    critic[1] = type("Other", (LeakyReLU,), {})()
+    assert "one operator" not in wk.explain_route(critic, torch.ones(2, 7)).reason
+
+
 @pytest.mark.parametrize("name", CRITICS)
 def test_they_keep_the_closed_form(backend: str, name: str) -> None:
     route = wk.explain_route(critic_of(name), torch.ones(2, 2, 9, 9, dtype=torch.float64))

@@ -191,7 +191,7 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
         inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 3), 3, (3, 1))]
         mixture = [0, 2, 7], [1.0, 0.5, 3.0]
         calls = {
-            "bias_leaky_relu": lambda x, *_: operators.bias_leaky_relu_triton(x, x[0], 0.2, 1.0, None),
+            "bias_leaky_relu": lambda x, *_: operators.bias_leaky_relu_triton(x, None, 0.2, 1.0, None),
             "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
             "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
             "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
