@@ -37,7 +37,7 @@ struct Rectifier {
 
 // Where a loop takes its vectors from: memory, or a number that is the same for all.
 template <class T>
-struct Elements {
+struct Loaded {
   const T* p;
   WGK_INLINE auto at(int64_t j) const { return load(p + j); }
   WGK_INLINE auto tail(int64_t j, int64_t rest) const {
@@ -89,12 +89,12 @@ WGK_INLINE void rectify(const BiasLeakyRelu& of, const T* a, const T* y, const A
                         bool streaming) {
   using V = Vector<T>;
   const Rectifier<T, clamped> by(of);
-  const Elements<T> from{a};
+  const Loaded<T> from{a};
   if (y == nullptr) {
     map(out, n, streaming, [&](V x, V b) __attribute__((always_inline)) { return by.rectified(x + b); }, from, add);
   } else {
     map(out, n, streaming, [&](V t, V b, V y_at) __attribute__((always_inline)) { return by.scaled(t + b, y_at); },
-        from, add, Elements<T>{y});
+        from, add, Loaded<T>{y});
   }
 }
 
@@ -106,7 +106,7 @@ void rectify_row(const BiasLeakyRelu& of, const T* a, const T* y, Compute<T> add
 template <class T, bool clamped>
 void rectify_columns(const BiasLeakyRelu& of, const T* a, const T* y, const Compute<T>* add, T* out, int64_t n,
                      bool streaming) {
-  rectify<T, clamped>(of, a, y, Elements<Compute<T>>{add}, out, n, streaming);
+  rectify<T, clamped>(of, a, y, Loaded<Compute<T>>{add}, out, n, streaming);
 }
 
 // grad_x = grad_y * dy/dz of n elements; returns their sum.
@@ -114,7 +114,7 @@ template <class T, bool clamped>
 double scale_and_sum_row(const BiasLeakyRelu& of, const T* grad_y, const T* y, T* grad_x, int64_t n, bool streaming) {
   using V = Vector<T>;
   const Rectifier<T, clamped> by(of);
-  const Elements<T> g{grad_y}, of_y{y};
+  const Loaded<T> g{grad_y}, of_y{y};
   vdouble sums[2][2] = {};
   int64_t j = 0;
   const auto step = [&](vdouble(&to)[2]) __attribute__((always_inline)) {
@@ -167,7 +167,7 @@ WGK_INLINE void scale_and_sum_rows(const Rectifier<T, clamped>& by, const T* gra
   }
   if (j < n) {
     step(j, [&](int64_t at) __attribute__((always_inline)) {
-      const V v = by.scaled(Elements<T>{grad_y}.tail(at, n - j), Elements<T>{y}.tail(at, n - j));
+      const V v = by.scaled(Loaded<T>{grad_y}.tail(at, n - j), Loaded<T>{y}.tail(at, n - j));
       store_tail(grad_x + at, v, n - j);
       return v;
     });

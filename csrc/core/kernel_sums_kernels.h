@@ -8,23 +8,28 @@
 namespace wgk {
 namespace WGK_ISA {
 
-// All ones for the lanes that hold a pair to be counted: columns j + lane below count, and not `self`.
+// Which pairs of a cell count.
+enum class Counted { all, without_self, above_diagonal };
+
+// All ones for the lanes that hold a pair to be counted: columns j + lane below count, not `self` or above it.
 template <class T>
-WGK_INLINE auto counted_lanes(int64_t j, int64_t count, int64_t self) {
+WGK_INLINE auto counted_lanes(int64_t j, int64_t count, int64_t self, Counted counted) {
   using Bits = vec<typename FloatBits<T>::Bits, kLanes<T>>;
   Bits lane;
   for (int k = 0; k < kLanes<T>; ++k) {
     lane[k] = k;
   }
   using Bit = typename FloatBits<T>::Bits;
-  return (lane < static_cast<Bit>(count - j)) & (lane != static_cast<Bit>(self - j));
+  const auto inside = lane < static_cast<Bit>(count - j);
+  const Bit at = static_cast<Bit>(self - j);
+  return counted == Counted::all ? inside : inside & (counted == Counted::above_diagonal ? lane > at : lane != at);
 }
 
 // One component of the mixture on one cell of at most kTile x kTile pairs.
 template <class T>
 struct ComponentTask {
   int64_t count_i, count_j;
-  bool without_self;      // i and j are one cell, of which pairs of a point with itself do not count
+  Counted counted;        // all, unless i and j are the same points
   const T* norm_i;        // |z_i|^2, or the shifts of kernels of products
   const T* norm_j;
   int64_t dots_stride, w_stride;
@@ -50,11 +55,11 @@ WGK_INLINE TileSums component_rows(const K& kernel, const ComponentTask<T>& shar
   vdouble total[2] = {}, theta_total[2] = {};
   for (int64_t i = 0; i < task.count_i; ++i) {
     V sum{}, theta_sum{};
-    for (int64_t j = 0; j < task.count_j; j += kStep) {
+    for (int64_t j = task.counted == Counted::above_diagonal ? i / kStep * kStep : 0; j < task.count_j; j += kStep) {
       const int64_t at = i * task.dots_stride + j, w_at = i * task.w_stride + j;
       const auto keep = [&](V v) __attribute__((always_inline)) {
         if constexpr (masked) {
-          return counted_lanes<T>(j, task.count_j, task.without_self ? i : -1) ? v : V{};
+          return counted_lanes<T>(j, task.count_j, i, task.counted) ? v : V{};
         } else {
           return v;
         }
@@ -98,7 +103,7 @@ TileSums component_tile(const KernelMixture& mixture, int64_t c, const Component
   // Masks cost little beside double and the derivatives by theta; two versions of everything cost the compiler much.
   constexpr bool kAlwaysMasked = has_theta || std::is_same_v<T, double>;
   return with_component<T>(mixture, c, [&](const auto& kernel) __attribute__((always_inline)) {
-    if (kAlwaysMasked || task.without_self || task.count_j % kLanes<T> != 0) {
+    if (kAlwaysMasked || task.counted != Counted::all || task.count_j % kLanes<T> != 0) {
       return component_rows<mode, has_theta, true>(kernel, task);
     }
     return component_rows<mode, has_theta, kAlwaysMasked>(kernel, task);
@@ -184,14 +189,15 @@ class TileSweep {
 
   // sums, theta_sums: [C], added to.
   void run(double* sums, double* theta_sums) {
-    tile_dots(i_.rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, w_);
+    const bool half = sees_half();
+    tile_dots(i_.rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, w_, half);
     if constexpr (kTangents) {
       tile_dots(i_.along_rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, along_w_);
       tile_dots(i_.rows, stride_, i_.count, j_.along_panels, j_.count, D_, true, tile_size_, along_w_);
     }
     for (int64_t i = 0; i < i_.count; i += kTile) {
-      for (int64_t j = 0; j < j_.count; j += kTile) {
-        cell({i, j, std::min(kTile, i_.count - i), std::min(kTile, j_.count - j), same_tile() && i == j}, sums,
+      for (int64_t j = half ? i : 0; j < j_.count; j += kTile) {
+        cell({i, j, std::min(kTile, i_.count - i), std::min(kTile, j_.count - j), same_tile() && i == j}, half, sums,
              theta_sums);
       }
     }
@@ -211,7 +217,16 @@ class TileSweep {
   bool to_i() const { return i_.sums != nullptr; }
   bool to_j() const { return j_.sums != nullptr && !same_tile(); }
 
-  void cell(const Cell& cell, double* sums, double* theta_sums) {
+  // Of a tile with itself values need every pair once, where none of a point with itself counts.
+  bool sees_half() const {
+    bool half = mode == PairMode::values && same_tile();
+    for (int64_t c = 0; half && diagonal_ && c < mixture_.C; ++c) {
+      half = !is_of_products(static_cast<KernelKind>(mixture_.kinds[c]));
+    }
+    return half;
+  }
+
+  void cell(const Cell& cell, bool half, double* sums, double* theta_sums) {
     alignas(64) T product_w[mode == PairMode::values ? 1 : kSize], along_product_w[kTangents ? kSize : 1];
     alignas(64) T dots[mode == PairMode::values ? 1 : kSize], along_dots[kTangents ? kSize : 1];
     T *w = w_ + cell.i * tile_size_ + cell.j, *along_w = along_w_ + cell.i * tile_size_ + cell.j;
@@ -229,7 +244,9 @@ class TileSweep {
     bool has[2] = {false, false};  // components of distances, of products
     for (int64_t c = 0; c < mixture_.C; ++c) {
       const bool of_products = is_of_products(static_cast<KernelKind>(mixture_.kinds[c]));
-      task.without_self = cell.itself && !(of_products && diagonal_);
+      task.counted = !cell.itself || (of_products && diagonal_) ? Counted::all
+                     : half                                     ? Counted::above_diagonal
+                                                                : Counted::without_self;
       task.norm_i = (of_products ? i_.shifts : i_.norms) + cell.i;
       task.norm_j = (of_products ? j_.shifts : j_.norms) + cell.j;
       if constexpr (kTangents) {
@@ -244,8 +261,8 @@ class TileSweep {
       task.weight = static_cast<T>(mode == PairMode::values ? 0 : (same_set() ? 2 : 1) * weights_[c]);
       task.along_theta = static_cast<T>(kTangents ? mixture_.along_thetas[c] : 0);
       const TileSums found = component_tile<mode, has_theta>(mixture_, c, task);
-      // A block of one set with itself counts each pair twice; a tile with itself has both already.
-      const double twice = same_set() && !same_tile() ? 2 : 1;
+      // A block of one set with itself counts each pair twice; a whole tile with itself has both already.
+      const double twice = same_set() && (!same_tile() || half) ? 2 : 1;
       sums[c] += twice * found.k;
       theta_sums[c] += twice * found.theta;
     }

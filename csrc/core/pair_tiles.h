@@ -44,13 +44,15 @@ WGK_INLINE void multiply_block(const T* a, int64_t row_step, int64_t step, const
 }
 
 // out[i][j] (+)= sum_d rows[i][d] * panels[j][d], for whole blocks that cover count_i x count_j; out: [.., out_stride].
+// above: those on and above the diagonal will do.
 template <class T>
 void tile_dots(const T* rows, int64_t stride, int64_t count_i, const T* panels, int64_t count_j, int64_t D, bool add,
-               int64_t out_stride, T* out) {
+               int64_t out_stride, T* out, bool above = false) {
   for (int64_t begin = 0; begin < D || begin == 0; begin += kFeatureBlock, add = true) {
     const int64_t features = std::min(kFeatureBlock, D - begin);
     for (int64_t j = 0; j < count_j; j += kPanel<T>) {  // the panel's part stays in the L1 cache
-      for (int64_t i = 0; i < count_i; i += kBlockRows) {
+      const int64_t end_i = above ? std::min<int64_t>(count_i, j + kPanel<T>) : count_i;
+      for (int64_t i = 0; i < end_i; i += kBlockRows) {
         Vector<T> sums[kBlockRows][kBlockVectors];
         multiply_block<T, kBlockVectors>(rows + i * stride + begin, stride, 1, panels + j * D + begin * kPanel<T>,
                                          kPanel<T>, features, sums);
@@ -159,17 +161,61 @@ void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, 
   std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
 }
 
+template <class T, int h, int... k>
+WGK_INLINE void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, k...>) {
+  constexpr int L = kLanes<T>;
+  const Vector<T> low = __builtin_shufflevector(a, b, ((k & h) ? L + k - h : k)...);
+  b = __builtin_shufflevector(a, b, ((k & h) ? L + k : k + h)...);
+  a = low;
+}
+
+// v[i][k] becomes v[k][i]: what is `h` off the diagonal changes sides, for each bit h of the lanes.
+template <class T, int h = 1>
+WGK_INLINE void transpose(Vector<T> (&v)[kLanes<T>]) {
+  if constexpr (h < kLanes<T>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) {
+      if (!(i & h)) {
+        exchange<T, h>(v[i], v[i + h], std::make_integer_sequence<int, kLanes<T>>());
+      }
+    }
+    transpose<T, 2 * h>(v);
+  }
+}
+
+// panel[d][k] = rows[k][d] for the rows of one panel.
+template <class T>
+void turn_panel(const T* rows, int64_t stride, int64_t D, T* panel) {
+  for (int64_t d = 0; d < D; d += kLanes<T>) {
+    for (int v = 0; v < kBlockVectors; ++v) {
+      Vector<T> block[kLanes<T>];
+#pragma GCC unroll 16
+      for (int k = 0; k < kLanes<T>; ++k) {
+        block[k] = load(rows + (v * kLanes<T> + k) * stride + d);
+      }
+      transpose<T>(block);
+      T* out = panel + d * kPanel<T> + v * kLanes<T>;
+      if (d + kLanes<T> <= D) {
+#pragma GCC unroll 16
+        for (int k = 0; k < kLanes<T>; ++k) {
+          store(out + k * kPanel<T>, block[k]);
+        }
+      } else {
+        for (int64_t k = 0; k < D - d; ++k) {
+          store(out + k * kPanel<T>, block[k]);
+        }
+      }
+    }
+  }
+}
+
 // Rows and panels of a tile, a panel's points at a time: they are in the cache when they are turned.
 template <class S, class T>
 void pack_points(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows, T* panels) {
   std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
   for (int64_t j = 0; j < count; j += kPanel<T>, rows += kPanel<T> * stride, panels += kPanel<T> * D) {
     centre_rows(points + j * D, std::min<int64_t>(kPanel<T>, count - j), D, origin, stride, rows);
-    for (int64_t d = 0; d < D; ++d) {
-      for (int64_t k = 0; k < kPanel<T>; ++k) {
-        panels[d * kPanel<T> + k] = rows[k * stride + d];
-      }
-    }
+    turn_panel(rows, stride, D, panels);
   }
 }
 
