@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from cases import assert_same_error, leaf, samples
 from tolerances import EAGER_FLOAT64, assert_same_by_another_route, largest
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 import wgan_kernels as wk
 from wgan_kernels.nn import BiasLeakyReLU, LeakyReLU
@@ -120,6 +122,43 @@ def test_who_gets_a_gradient_is_the_same_by_every_route(native: None) -> None:
             wk.gradient_penalty(critic, real, None, points="real", route=route).backward()
             given.append([param.grad is not None for param in critic.parameters()])
         assert given[0] == given[1], name
+
+
+def test_the_closed_form_has_one_step_for_a_layer(native: None) -> None:
+    """A pass forward, and one for each sweep; none by autograd."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Names(TorchDispatchMode):
+        names: list[str] = []
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(function._schema.name.partition("::")[2])
+            return function(*args, **(kwargs or {}))
+
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, bias=False), BiasLeakyReLU(4, 0.2), nn.Flatten(), nn.Linear(196, 1))
+    with Names() as seen:
+        x = samples((2, 2, 9, 9), torch.float32)
+        wk.gradient_penalty(model, x, None, points="real", route="closed_form").backward()
+    passes = [name for name in seen.names if "leaky" in name]
+    assert passes == ["bias_leaky_relu", "bias_leaky_relu_double_backward", "bias_leaky_relu_double_backward"]
+
+
+def test_ways_to_ask_for_gradients(backend: str) -> None:
+    """Several at once, through a checkpoint, and by what stands for the parameters."""
+    ours = BiasLeakyReLU(3, 0.2, 1.4, 1.0, dtype=torch.float64)
+    nn.init.normal_(ours.bias)
+    x = leaf(samples((4, 3, 5), torch.float64, seed=1))
+    outer = samples((2, 4, 3, 5), torch.float64, seed=2)
+    results = []
+    for layer in (ours, Plain(ours)):
+        given = x, *layer.parameters()
+        batched = torch.autograd.grad(layer(x), given, outer, is_grads_batched=True)
+        kept = torch.autograd.grad(checkpoint(layer, x, use_reentrant=False).square().sum(), given)
+        others = {name: (param * 2).detach().requires_grad_() for name, param in layer.named_parameters()}
+        value = torch.func.functional_call(layer, others, (x,)).square().sum()
+        results.append([*batched, *kept, *torch.autograd.grad(value, [x, *others.values()])])
+    for a, b in zip(*results, strict=True):
+        assert_same_by_another_route(a, b)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
