@@ -13,18 +13,20 @@
 namespace wgk {
 namespace {
 
-constexpr int64_t kParts = 64;              // that values are summed in: enough to share out
-constexpr double kThreadWork = 1e6;        // multiplications below which a second thread costs more than it saves
+constexpr int64_t kParts = 64;       // that values are summed in: enough to share out
+constexpr double kThreadWork = 1e6;  // multiplications below which a second thread costs more than it saves
 
-// Sums of gradients that leave the L2 cache between two tiles are read and written less often by larger tiles; but there
-// must be tiles left to share out. No number of threads goes in here: the same bits for any.
+// Sums of gradients that leave the L2 cache between two tiles are read and written less often by larger tiles; but
+// there must be tiles left to share out, and points to fill them. No number of threads goes in here: the same bits for
+// any.
 int64_t best_tile_size(const PointPairs& pairs, bool has_gradient) {
   constexpr int64_t kL2Cache = 1 << 21, kLeastFeatures = 64, kLeastTiles = 20;
   const int64_t points = pairs.B * (pairs.N + pairs.M), sums = points * pairs.D * sizeof(double);
   if (!has_gradient || pairs.D < kLeastFeatures || sums < kL2Cache) {
     return kTile;
   }
-  return kTile * std::clamp<int64_t>(points / (kLeastTiles * kTile), 1, kMostCells);
+  const int64_t most = std::min(kMostCells, ceil_div(std::max(pairs.N, pairs.M), kTile));
+  return kTile * std::clamp<int64_t>(points / (kLeastTiles * kTile), 1, std::max<int64_t>(1, most));
 }
 
 // Everything one call works on. S is the points' type, T the one they are computed in.
@@ -88,7 +90,8 @@ class Sweep {
   int64_t tiles() const { return pairs_.B * schedule_.count(); }
 
   PackedPoints<T> pack(const S* x, const S* y) const {
-    return PackedPoints<T>(run_, functions_, schedule_.tiles(), tile_size_, pairs_.B, pairs_.N, pairs_.M, pairs_.D, x, y);
+    return PackedPoints<T>(run_, functions_, schedule_.tiles(), tile_size_, pairs_.B, pairs_.N, pairs_.M, pairs_.D, x,
+                           y);
   }
 
   // Pairs of tiles that a thread takes at least, where each takes `products` of all features.

@@ -125,7 +125,8 @@ Buffer<T> packed_shifts(ParallelFor run, const PackFunctions<S, T>& functions, c
         functions.shifts(v->tile_rows(k), o, dot(o, p, z.D), count, z.stride, false, wide);
         functions.shifts(z.tile_rows(k), p, 0, count, z.stride, true, wide);
       }
-      std::transform(wide, wide + z.tile_size, shifts.get() + k * z.tile_size, [](double each) { return static_cast<T>(each); });
+      std::transform(wide, wide + z.tile_size, shifts.get() + k * z.tile_size,
+                     [](double each) { return static_cast<T>(each); });
     }
   });
   return shifts;

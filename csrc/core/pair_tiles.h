@@ -161,11 +161,21 @@ void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, 
   std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
 }
 
+// The lanes numbered k of a and, after them, of b. GCC before 12 knows only the one built-in, clang only the other.
+template <class T, int... k>
+WGK_INLINE Vector<T> shuffle(Vector<T> a, Vector<T> b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, k...);
+#else
+  return __builtin_shuffle(a, b, vec<typename FloatBits<T>::Bits, kLanes<T>>{k...});
+#endif
+}
+
 template <class T, int h, int... k>
 WGK_INLINE void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, k...>) {
   constexpr int L = kLanes<T>;
-  const Vector<T> low = __builtin_shufflevector(a, b, ((k & h) ? L + k - h : k)...);
-  b = __builtin_shufflevector(a, b, ((k & h) ? L + k : k + h)...);
+  const Vector<T> low = shuffle<T, ((k & h) ? L + k - h : k)...>(a, b);
+  b = shuffle<T, ((k & h) ? L + k : k + h)...>(a, b);
   a = low;
 }
 
