@@ -1,5 +1,5 @@
-// grad_x = grad_y * dy/dx of [B, C, S], and its sums over all but the channels: parts of them first, which another kernel
-// adds up. Their order depends on B, C and S alone, and of short rows on whether memory lies on multiples of 16 bytes.
+// grad_x = grad_y * dy/dx of [B, C, S], and its sums over all but the channels: parts of them first, which another
+// kernel adds up. Their order depends on B, C and S alone.
 #pragma once
 
 #include <cmath>
@@ -211,7 +211,9 @@ CudaStatus scale_rows(CudaStream stream, const BiasLeakyRelu& of, int64_t rows, 
 template <class T, int V>
 CudaStatus scale_columns(CudaStream stream, const BiasLeakyRelu& of, int64_t B, int64_t columns, const T* grad_y,
                          const T* y, T* grad_x, double* parts) {
-  const int lanes = column_lanes(columns, V), chunk_rows = static_cast<int>(ChannelParts::rows_of_chunk(columns));
+  // As many as there would be for memory on multiples of 16 bytes: they say which rows a thread adds up.
+  const int lanes = column_lanes(columns, columns % kPackOf<T> == 0 ? kPackOf<T> : 1);
+  const int chunk_rows = static_cast<int>(ChannelParts::rows_of_chunk(columns));
   const int64_t tiles = ceil_div(columns, static_cast<int64_t>(lanes) * V), blocks = ceil_div(B, chunk_rows) * tiles;
   return WGK_LAUNCH((scale_columns_kernel<T, V>), static_cast<unsigned>(blocks), kColumnThreads, 0, stream, B, columns,
                     lanes, chunk_rows, of, grad_y, y, grad_x, parts);

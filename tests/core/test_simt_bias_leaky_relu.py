@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import QUICK, SIMT_DTYPES, for_any_order
+from core_arrays import QUICK, SIMT_DTYPES, STORAGE, WIDE, Output, assert_same_bits, for_any_order, place
 from test_core_bias_leaky_relu import SETTINGS, check_passes, check_special_numbers
 
 # [B, C, S]: a row of 128 elements is a warp's, of more than 512 a block's, in chunks of 4096; shorter rows are columns
@@ -34,6 +34,19 @@ def test_rows(simt, dtype):
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_columns(simt, dtype):
     check(simt, dtype, COLUMNS, 63)
+
+
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
+def test_sums_do_not_depend_on_where_memory_lies(simt, dtype):
+    rng = np.random.default_rng(64)
+    for size in [(300, 8, 1), (130, 4, 16), (129, 130, 4), (3, 2, 130), (2, 3, 513)]:
+        numbers, found = rng.normal(size=(2, *size)), []
+        for shift in SHIFTS:
+            g, y = (place(each, dtype, shift) for each in numbers)
+            grad_x, sums = Output(size, STORAGE[dtype], shift), Output(size[1:2], WIDE[dtype])
+            simt.bias_leaky_relu_backward(simt.Run(), dtype, SETTINGS[0], g, y, grad_x.array, sums.array)
+            found.append(sums.written())
+        assert_same_bits(*found, f"{size}")
 
 
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
