@@ -43,6 +43,13 @@ def gradient_rows(k: Callable[[Tensor, Tensor], Tensor], rows: Tensor, in_y: boo
     return torch.func.grad(total)
 
 
+def settings(kinds: tuple[str, ...], dim: int) -> tuple[tuple[float, ...], Tensor]:
+    """The parameters of the kernels, and the weights of each block's, (3, C)."""
+    params = tuple({"rbf": dim**0.5, "laplacian": 2 * dim**0.5, "polynomial": float(dim)}[kind] for kind in kinds)
+    scales = torch.tensor([1 / dim**2 if kind == "polynomial" else 1.0 for kind in kinds], dtype=torch.float64)
+    return params, torch.tensor(WEIGHTS, dtype=torch.float64)[:, None] * scales
+
+
 @pytest.mark.parametrize("kinds", [("rbf",), ("rbf", "laplacian", "polynomial")])
 @pytest.mark.parametrize("size", SIZES)
 def test_rows_of_both_gradients_and_of_their_derivatives(size: tuple[int, int, int], kinds: tuple[str, ...]) -> None:
@@ -50,9 +57,7 @@ def test_rows_of_both_gradients_and_of_their_derivatives(size: tuple[int, int, i
     generator = torch.Generator().manual_seed(n)
     x, y, u, v = (torch.randn(count, dim, generator=generator) for count in (n, m, n, m))
     x.requires_grad_(), y.requires_grad_()
-    params = tuple({"rbf": dim**0.5, "laplacian": 2 * dim**0.5, "polynomial": float(dim)}[kind] for kind in kinds)
-    scales = torch.tensor([1 / dim**2 if kind == "polynomial" else 1.0 for kind in kinds], dtype=torch.float64)
-    weights = torch.tensor(WEIGHTS, dtype=torch.float64)[:, None] * scales
+    params, weights = settings(kinds, dim)
 
     value, sums = kernel_sums(x, y, kinds, params, weights, shapes=[2.0] * len(kinds))
     grads = torch.autograd.grad(value, (x, y), create_graph=True)
@@ -70,3 +75,25 @@ def test_rows_of_both_gradients_and_of_their_derivatives(size: tuple[int, int, i
             found[dtype] = torch.func.jvp(formula, (sets[in_y][rows], *sets), (directions[in_y][rows], *directions))
         for what, ours, plain, exact in zip(("gradient", "tangent"), (grads[in_y], along[in_y]), *found.values()):
             assert_as_good_as_torch(ours[rows].detach(), plain, exact, f"{what} of {'xy'[in_y]}")
+
+
+# Together they have points enough for the largest tiles, which no problem of its own fills.
+@pytest.mark.parametrize("size", [(14, 221, 203), (60, 97, 1)])
+def test_gradients_of_many_problems(size: tuple[int, int, int]) -> None:
+    B, n, m = size
+    dim, kinds = 64, ("rbf", "laplacian", "polynomial")
+    generator = torch.Generator().manual_seed(n)
+    x, y = (torch.randn(B, count, dim, generator=generator) for count in (n, m))
+    x.requires_grad_(), y.requires_grad_()
+    params, weights = settings(kinds, dim)
+    value, _ = kernel_sums(x, y, kinds, params, weights, shapes=[2.0] * len(kinds))
+    grads = torch.autograd.grad(value.sum(), (x, y))
+    for b in (0, B // 2, B - 1):
+        for in_y, points in enumerate((x, y)):
+            rows = torch.arange(points.size(1))
+            formula = gradient_rows(kernel(kinds, dim), rows, bool(in_y))
+            found = []
+            for dtype in (torch.float32, torch.float64):
+                sets = x[b].detach().to(dtype), y[b].detach().to(dtype)
+                found.append(formula(sets[in_y], *sets))
+            assert_as_good_as_torch(grads[in_y][b], *found, f"gradient of {'xy'[in_y]}")
