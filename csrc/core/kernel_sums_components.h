@@ -1,5 +1,5 @@
-// One kernel function on one cell of a pair of tiles: its sums, and the weights that the gradients are made with. Included
-// by kernel_sums_kernels.h, hence once per instruction set and without a guard.
+// One kernel function on one cell of a pair of tiles: its sums, and the weights that the gradients are made with.
+// Included by kernel_sums_kernels.h, hence once per instruction set and without a guard.
 
 namespace wgk {
 namespace WGK_ISA {
