@@ -13,6 +13,7 @@ from cases import (
     LAYOUTS,
     NARROW,
     assert_same_bits,
+    assert_same_error,
     compile_once,
     form,
     lay_out,
@@ -258,12 +259,13 @@ def test_what_is_not_finite_stays_in_its_group(backend: str, bad: float) -> None
         assert torch.equal(first.isnan().reshape(3, 2, -1).any(2), is_bad)
 
 
-def test_no_samples(backend: str) -> None:
-    inputs = [torch.ones(0, 4, 3), torch.ones(4), torch.ones(4)]
+@pytest.mark.parametrize("shape", [(0, 4, 3), (2, 4, 0), (2, 4, 3, 0)])
+def test_no_samples_and_no_positions(backend: str, shape: tuple[int, ...]) -> None:
+    inputs = [torch.ones(shape), torch.ones(4), torch.ones(4)]
     y, grad_x, grad_weight, grad_bias, by_y, by_x, by_weight = derivatives(
-        lambda *each: ours(*each, 2, 0), inputs, torch.ones(0, 4, 3), [t.clone() for t in inputs]
+        lambda *each: ours(*each, 2, 0), inputs, torch.ones(shape), [t.clone() for t in inputs]
     )
-    assert y.shape == grad_x.shape == by_y.shape == by_x.shape == (0, 4, 3)
+    assert y.shape == grad_x.shape == by_y.shape == by_x.shape == shape
     assert torch.equal(torch.stack([grad_weight, grad_bias, by_weight]), torch.zeros(3, 4))
     assert layer_norm(torch.ones(0, 3), (3,), None, None, EPS).shape == (0, 3)
 
@@ -464,6 +466,12 @@ def test_the_formulas_of_the_reference_are_its_derivatives(layer: bool) -> None:
     second = reference.group_norm_double_backward(*args)
     for actual, wanted in zip((*first, *second), expected[1:], strict=True):
         assert_same_by_another_route(actual, wanted)
+
+
+@pytest.mark.parametrize("normalized_shape", [(4,), (2, 3), (1, 2, 6, 3)])
+def test_errors(normalized_shape: tuple[int, ...]) -> None:
+    words = "x must end in normalized_shape, .* got shape"
+    assert_same_error(lambda: layer_norm(torch.ones(2, 6, 3), normalized_shape), ValueError, words)
 
 
 def test_bad_arguments_of_the_operators(native: None) -> None:
