@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ class MinibatchDiscrimination(nn.Module):
         kernel_dim: numbers of which each of these measures a distance.
         group: a process group of torch.distributed, whose ranks share their samples: those of this rank are then held
             against those of all ranks, and every rank has to make the same calls, forward and backward. Not for
-            torch.compile.
+            torch.compile. Copies of the module have the same group; it cannot be pickled: save the state_dict.
 
     Attributes:
         weight: (in_features, out_features, kernel_dim), the only parameter, normal at first with a standard deviation
@@ -66,6 +67,13 @@ class MinibatchDiscrimination(nn.Module):
         self.group = group
         self.weight = nn.Parameter(torch.empty(in_features, out_features, kernel_dim, device=device, dtype=dtype))
         self.reset_parameters()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MinibatchDiscrimination:
+        # Averages of a critic's weights are kept in copies of it, and a process group has none.
+        memo[id(self.group)] = self.group
+        memo[id(self)] = copied = self.__class__.__new__(self.__class__)
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=1 / (self.kernel_dim * self.in_features**0.5))
