@@ -227,9 +227,8 @@ def test_what_is_not_finite_stays_in_its_group(core, isa, dtype):
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy: its means are of no numbers
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_images_without_pixels_give_gradients_of_zero(core, isa, channels_last):
-    problem = Problem(np.random.default_rng(54), "float32", (3, 4, 0, 2), channels_last)
+def test_images_without_pixels_give_gradients_of_zero(core, isa):
+    problem = Problem(np.random.default_rng(54), "float32", (3, 4, 0, 2))
     run = core, core.Run(isa)
     _, *by_params = problem.backward(*run)
     *_, by_weight = problem.double_backward(*run)
