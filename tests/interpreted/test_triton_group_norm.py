@@ -13,7 +13,7 @@ from test_group_norm import (  # noqa: F401 - tests that run as they are
     test_compiled_equals_eager,
     test_far_from_zero,
     test_known_answer,
-    test_no_samples,
+    test_no_samples_and_no_positions,
     test_numbers_that_are_all_alike,
     test_third_derivative_raises,
     test_what_is_not_finite_stays_in_its_group,
