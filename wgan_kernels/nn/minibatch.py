@@ -89,7 +89,8 @@ class MinibatchDiscrimination(nn.Module):
         _checks.floating("x", x)
         if x.dim() != 2 or x.shape[1] != self.in_features:
             raise ValueError(f"x must have the shape (B, in_features={self.in_features}), got {tuple(x.shape)}")
-        return (x @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+        weight = self.weight  # once: a parametrization computes it anew each time
+        return (x @ weight.flatten(1)).unflatten(1, weight.shape[1:])
 
     def _among_ranks(self, x: Tensor) -> Tensor:
         """o of this rank's samples, against those of all ranks."""
