@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import torch
 
@@ -65,9 +65,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FileError as error:
         print(f"experiments: error: {error}", file=sys.stderr)
         return 2
-    shown = {name: result[name] for name in ("numbers", "seconds")}
+    shown = _brief({name: result[name] for name in ("numbers", "seconds")})
     print(yaml.safe_dump(shown, sort_keys=False, default_flow_style=None, width=120).strip())
     return 0
+
+
+def _brief(value: Any) -> Any:
+    """Without curves, which the picture shows."""
+    if isinstance(value, dict):
+        kept = {name: _brief(each) for name, each in value.items() if not (isinstance(each, list) and len(each) > 20)}
+        return {name: each for name, each in kept.items() if each != {}}
+    return value
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ LOSSES = {"minimax": ("gan", "gan"), "non-saturating": ("gan", "nsgan"), "wgan-g
 class Settings:
     data: Literal["digits", "8gaussians", "25gaussians", "swissroll"] = "digits"
     stages: tuple[int, ...] = (50, 500, 3000)
-    critic_steps: int = 1500
-    every: int = 25
+    critic_steps: int = 4000
+    every: int = 50
     batch_size: int = 64
     samples: int = 512
     width: int = 128
@@ -99,6 +99,4 @@ def draw(settings: Settings, numbers: dict[str, Any], figure: Figure) -> None:
     panels[0].legend(frameon=False, title="generator's loss")
 
 
-EXPERIMENT = Experiment(
-    "vanishing-gradient", "Does a better discriminator teach the generator less?", Settings, run
-)
+EXPERIMENT = Experiment("vanishing-gradient", "Does a better discriminator teach the generator less?", Settings, run)
