@@ -16,6 +16,7 @@ import wgan_kernels as wk
 from benchmarks import gpu_timing as timing
 from benchmarks import results_of
 from benchmarks.gpu_cases import ALL, Case
+from benchmarks.gpu_minibatch import minibatch_discrimination
 from benchmarks.gpu_penalties import gradient_penalties
 
 
@@ -67,7 +68,7 @@ def write(about: dict[str, object], cases: list[Case], failures: list[str]) -> s
 def main() -> int:
     torch.manual_seed(0)
     about, cases, failures = machine(), [], []
-    for measure in (*ALL, gradient_penalties):
+    for measure in (*ALL, minibatch_discrimination, gradient_penalties):
         try:
             cases += measure()
             torch.cuda.empty_cache()

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import wgan_kernels as wk
 from benchmarks import gpu_timing as timing
+from benchmarks.bench_group_norm import TENSORS_MOVED, second_order
 from benchmarks.bench_kernel_sums import eager as eager_mmd2
 from benchmarks.bench_kernel_sums import rbf
 from benchmarks.bench_norm_penalty import eager as eager_norm_penalty
@@ -176,6 +177,27 @@ def norm_penalty() -> Iterator[Case]:
         yield case
 
 
+def normalization() -> Iterator[Case]:
+    """Forward, backward and double backward, as a gradient penalty has them."""
+    for name, shape in (("LayerNorm", (4096, 1024)), ("GroupNorm", (256, 128, 32, 32))):
+        make = (lambda: nn.LayerNorm(1024)) if name == "LayerNorm" else (lambda: nn.GroupNorm(8, 128))
+        theirs, ours = make().cuda(), wk.nn.convert_layers(make().cuda())
+        x, grad_y, along = (torch.randn(shape, device="cuda") for _ in range(3))
+        x.requires_grad_()
+        wide = [t.detach().double().requires_grad_() for t in (x, grad_y, along)]
+        exact = second_order(make().cuda().double(), *wide)
+        layers = {"native": ours, "triton": ours, "eager": theirs}
+        contenders = {each: functools.partial(second_order, layer, x, grad_y, along) for each, layer in layers.items()}
+        case = Case(f"{name}, {shape} float32: forward + backward + double backward", "calls", bars={"eager": 4.0})
+
+        def check(results: list[Tensor], exact: list[Tensor] = exact) -> float:
+            return max(relative(result, wide.detach()) for result, wide in zip(results, exact))
+
+        case.seconds = timing.in_turns(working(case, contenders, check), rounds=20, times=2)
+        case.ceilings["copy"] = TENSORS_MOVED * x.numel() * 4 / timing.copy_rate()
+        yield case
+
+
 @contextmanager
 def matrix_products_in(precision: str) -> Iterator[None]:
     before = torch.backends.cuda.matmul.fp32_precision
@@ -242,4 +264,5 @@ def mmd2_small() -> Iterator[Case]:
         yield case
 
 
-ALL = (clip_many_small, clip_one_large, clipped_step_small, clipped_step_large, norm_penalty, mmd2_small, mmd2_large)
+ALL = (clip_many_small, clip_one_large, clipped_step_small, clipped_step_large, norm_penalty, normalization, mmd2_small,
+       mmd2_large)  # fmt: skip

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "_triton": set(),
     "ops": {"_extension", "_backend", "_checks", "reference", "_triton"},
     "kernels": {"reference", "_checks"},
-    "bandwidths": {"_checks"},
+    "bandwidths": {"_checks", "samples"},
     **{layer: ABOVE_OPS for layer in BUILT_FROM_OPS},
 }
 # Who sits on the public names only, and may use other libraries.

@@ -37,7 +37,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from wgan_kernels import use_backend
 from wgan_kernels.ops import kernel_sums as module
-from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
+from wgan_kernels.ops.kernel_sums import kernel_sums
 
 KINDS = ("rbf", "inverse_multiquadric")
 # Tiles hold 96 points; vectors 4, 8 and 16 numbers, blocks of rows 6 and 8; long products are cut at 512 features.

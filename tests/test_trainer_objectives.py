@@ -55,8 +55,8 @@ def test_every_objective_learns_and_is_checked(name: str) -> None:
     assert verifier.checks == 2 * len(training.updates)
     assert verifier.worst.loss <= TOLERANCE and verifier.worst.gradient <= TOLERANCE
     assert 0 < verifier.worst.float32_loss < 1e-4
-    losses(training, 40)
-    assert judge.mmd2(training.evaluation_samples()) < 0.95 * untrained
+    losses(training, 25)
+    assert judge.mmd2(training.evaluation_samples()) < 0.97 * untrained
 
 
 @pytest.mark.parametrize("architecture", CONVOLUTIONS)

@@ -68,10 +68,10 @@ def tuners() -> dict[str, Any]:
     """Everything that has several configurations."""
     from triton.runtime.autotuner import Autotuner
 
-    from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty
+    from wgan_kernels._triton import group_norm, interpolate, kernel_matvec, kernel_sums, norm_penalty
 
     found = {}
-    for module in (interpolate, kernel_matvec, kernel_sums, norm_penalty):
+    for module in (group_norm, interpolate, kernel_matvec, kernel_sums, norm_penalty):
         for name, value in vars(module).items():
             for key, each in (value if isinstance(value, dict) else {"": value}).items():
                 if isinstance(each, Autotuner) and len(each.configs) > 1:
@@ -191,7 +191,10 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
         inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 3), 3, (3, 1))]
         mixture = [0, 2, 7], [1.0, 0.5, 3.0]
         calls = {
+            "group_norm": lambda x, *_: operators.group_norm_triton(x, None, None, 1, 1, 1e-5)[0],
             "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
+            "minibatch_discrimination": lambda x, *_: operators.minibatch_discrimination_triton(x.unsqueeze(1), 0, -1),
+            "minibatch_stddev": lambda x, *_: operators.minibatch_stddev_triton(x, 5, 1),
             "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
             "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
                 x, x, w, p, *mixture, False, 0, -1, True, 0

@@ -53,6 +53,13 @@ ROUNDED_TWICE = 2.0
 HALF_WIDTH_PARTS = 1e-3
 # A mean of kernel values of order 1, whose squared distances come from float32 matrix products on a GPU:
 MATRIX_PRODUCTS = {"ieee": 2e-6, "tf32": 2e-3}
+# What is taken for rounding between permutations, in units of the 1 / n by which they differ:
+PERMUTED = 1e-3
+# A ratio of float32 points whose kernel values are large beside their differences, and a weighted MMD^2 of points far
+# from the origin, relative:
+STATISTIC, WEIGHTED_FAR_FROM_ORIGIN = 1e-5, 1e-4
+# A spread of equal values of order 1e-1:
+NO_SPREAD = 1e-15
 # torchmetrics' kernel inception distance, whose sums cancel in float64, relative:
 TORCHMETRICS = 1e-6
 # Seconds from Ctrl-C to KeyboardInterrupt, in the middle of a call of minutes: some tenths on a machine of one's own.

@@ -10,7 +10,17 @@ from typing import Any
 import torch
 import triton
 
-from wgan_kernels._triton import interpolate, kernel_matvec, kernel_sums, norm_penalty, rmsprop_clip, weight_clip
+from wgan_kernels._triton import (
+    group_norm,
+    interpolate,
+    kernel_matvec,
+    kernel_sums,
+    minibatch_discrimination,
+    minibatch_stddev,
+    norm_penalty,
+    rmsprop_clip,
+    weight_clip,
+)
 
 DTYPES = {torch.float64: "fp64", torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16",
           torch.int64: "i64", torch.int32: "i32"}  # fmt: skip
@@ -68,7 +78,8 @@ class Recorder:
 
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
-    modules = [interpolate, kernel_matvec, kernel_sums, norm_penalty]
+    modules = [group_norm, interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, minibatch_stddev]
+    modules += [norm_penalty]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -138,13 +149,41 @@ def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "clip alone", "rmsprop_clip_", (x, [], [], [], [], [], stats, None, None, None, *plain)
 
 
+def _of_minibatches(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    m, o = torch.zeros(40, 3, 16, dtype=dtype), torch.zeros(40, 3, dtype=dtype)
+    yield "value", "minibatch_discrimination", (m, 0, -1)
+    yield "backward", "minibatch_discrimination_backward", (o, m, 0, -1)
+    yield "double backward", "minibatch_discrimination_double_backward", (m, o, m, 0, -1)
+    x, value = torch.zeros(8, 3, 40, dtype=dtype), torch.zeros(2, 1, dtype=dtype)
+    yield "value", "minibatch_stddev", (x, 4, 1)
+    yield "backward", "minibatch_stddev_backward", (value, x, 4, 1)
+    yield "double backward", "minibatch_stddev_double_backward", (x, value, x, 4, 1)
+
+
+def _norms(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """A layer, whose channels lie side by side, and groups of channels, with parameters and without."""
+    wide = torch.promote_types(dtype, torch.float32)
+    for case, shape, groups, layer_dims in (("layer", (40, 48), 1, 1), ("groups", (3, 48, 16), 4, 0)):
+        x, w, known = torch.zeros(shape, dtype=dtype), torch.zeros(48, dtype=wide), torch.zeros(120, dtype=wide)
+        known = known[: x.shape[0] * groups].view(-1, groups)
+        yield case, "group_norm", (x, w, w, groups, layer_dims, 1e-5)
+        yield case, "group_norm_backward", (x, x, w, w, known, known, groups, layer_dims, True)
+        yield (
+            f"second {case}",
+            "group_norm_double_backward",
+            (x, w, w, x, x, w, known, known, groups, layer_dims, True, True),
+        )
+
+
 def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """A word on the case, the operator, and its arguments."""
     x, mix = torch.zeros(6, 5000, dtype=dtype), torch.zeros(6, dtype=torch.promote_types(dtype, torch.float32))
     settings, norms = (1.0, True, 1, 10.0), torch.ones(6, dtype=torch.float64)
     yield "", "clip_weights_", ([x], -1.0, 1.0)
     yield from _steps(dtype)
+    yield from _norms(dtype)
     yield "", "interpolate", (x, x, mix)
+    yield from _of_minibatches(dtype)
     yield "mean", "norm_penalty", (x, *settings)
     yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)
     yield "mean", "norm_penalty_double_backward", (x, mix[0], x, norms, *settings)

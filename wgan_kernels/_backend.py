@@ -76,7 +76,7 @@ def is_transformed() -> bool:
     return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
 
 
-def _is_reference_only() -> bool:
+def is_reference_only() -> bool:
     """A registered operator raises under torch.func, and loses the tangents of forward-mode differentiation; the
     reference can be transformed like any torch function."""
     return torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
@@ -112,7 +112,7 @@ def is_native(tensor: Tensor, operator: str = "", components: int = 1) -> bool:
 
 def is_triton(tensor: Tensor) -> bool:
     """Whether Triton serves a call, on tensors like this one, that the compiled library does not."""
-    if _current == "reference" or _is_reference_only():
+    if _current == "reference" or is_reference_only():
         return False
     if _current == "triton":
         _require_triton()

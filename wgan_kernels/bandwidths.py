@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from .samples import check_points
 
 # Pairs to sample: the sampled median lies within 0.2 % of the middle of all pairs, by rank, 19 times in 20.
 _PAIRS = 1 << 18
@@ -36,7 +37,9 @@ def median_bandwidth(
     Takes memory for max_points^2 / 2 distances. The same state of the generator gives the same number.
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 8.
     """
-    points = _joined(x, y)
+    samples = {"x": x} if y is None else {"x": x, "y": y}
+    check_points(samples)
+    points = torch.cat(list(samples.values()))
     _checks.positive_integer("max_points", max_points)
     _checks.generator(generator)
     if len(points) < 2:
@@ -50,20 +53,6 @@ def median_bandwidth(
     if median == 0:
         raise ValueError("x must hold different points, got points of which half of the pairs coincide")
     return _checks.positive("the median distance of x", median)
-
-
-def _joined(x: Tensor, y: Tensor | None) -> Tensor:
-    samples = {"x": x} if y is None else {"x": x, "y": y}
-    for name, each in samples.items():
-        _checks.floating(name, each)
-        if each.dim() != 2:
-            raise ValueError(f"{name} must be points of shape (number, features), got {tuple(each.shape)}")
-        if each.dtype != x.dtype:
-            raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {each.dtype}")
-        _checks.same_device("x", x, name, each)
-        if each.size(1) != x.size(1):
-            raise ValueError(f"{name} must have as many features as x, {x.size(1)}, got {each.size(1)}")
-    return torch.cat(list(samples.values()))
 
 
 def _sampled_distances(points: Tensor, generator: torch.Generator | None) -> Tensor:

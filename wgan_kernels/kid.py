@@ -15,8 +15,9 @@ from .kernels import Kernel
 from .pair_sums import weighted_sum
 from .samples import check_kernel, check_points
 
-# Of the subsets' features that are gathered at a time on the CPU.
-_BYTES_PER_CHUNK = 256 << 20
+# Of the subsets' features that are gathered at a time on the CPU: so little that the allocator keeps the memory, or so
+# much where each time is computed twice.
+_BYTES_PER_CHUNK, _BYTES_PER_CHECKPOINT = 16 << 20, 256 << 20
 
 
 class KIDResult(NamedTuple):
@@ -59,8 +60,8 @@ def kernel_inception_distance(
         ValueError: real or fake is not two-dimensional, D or the device differs, or a number is out of its range.
 
     Differentiable twice by real, fake and the kernel's parameters, with the subsets held fixed; std where it is 0 has
-    derivative 0. All subsets are one call of the kernels on CUDA. On the CPU they are gathered 256 MB at a time; where
-    that takes several calls and gradients are wanted, a backward pass computes each again rather than keep them all.
+    derivative 0. All subsets are one call of the kernels on CUDA. On the CPU they are gathered 16 MB at a time, or
+    256 MB where gradients are wanted; a backward pass over several times computes each again rather than keep them all.
     Deterministic for a given generator state, as mmd2 is.
     Source: Binkowski et al. 2018, "Demystifying MMD GANs", section 4 and appendix D.
     """
@@ -71,12 +72,20 @@ def kernel_inception_distance(
     kernel = kernels.Polynomial() if kernel is None else kernel
     check_kernel(kernel)
     of_real, of_fake = (rows.to(real.device) for rows in _draw(len(real), len(fake), subsets, subset_size, generator))
-    chunks = _chunks(real, subsets, subset_size)
+    wanted = _wants_gradient(real, fake, kernel)
+    chunks = _chunks(real, subsets, subset_size, _BYTES_PER_CHECKPOINT if wanted else _BYTES_PER_CHUNK)
     each = functools.partial(_subset_mmd2, kernel=kernel)
-    if len(chunks) > 1 and torch.is_grad_enabled():
+    if len(chunks) > 1 and wanted:
         each = functools.partial(checkpoint, each, use_reentrant=False, preserve_rng_state=False)
     values = torch.cat([each(real, fake, of_real[chunk], of_fake[chunk]) for chunk in chunks])
     return KIDResult(values.mean(), values.std(unbiased=False))
+
+
+def _wants_gradient(real: Tensor, fake: Tensor, kernel: Kernel) -> bool:
+    if not torch.is_grad_enabled() or kernel.is_custom:
+        return torch.is_grad_enabled()
+    _, _, *own = kernel.components(real.size(1))
+    return any(isinstance(each, Tensor) and each.requires_grad for each in (real, fake, *own))
 
 
 def _check_subset_size(subset_size: int, real: Tensor, fake: Tensor) -> None:
@@ -101,10 +110,10 @@ def _draw(N: int, M: int, subsets: int, subset_size: int, generator: torch.Gener
     return torch.stack(of_real), torch.stack(of_fake)
 
 
-def _chunks(features: Tensor, subsets: int, subset_size: int) -> list[slice]:
+def _chunks(features: Tensor, subsets: int, subset_size: int, most_bytes: int) -> list[slice]:
     size = subsets
     if features.is_cpu:
-        size = max(_BYTES_PER_CHUNK // (2 * subset_size * max(features.size(1), 1) * features.element_size()), 1)
+        size = max(most_bytes // (2 * subset_size * max(features.size(1), 1) * features.element_size()), 1)
     return [slice(first, first + size) for first in range(0, subsets, size)]
 
 

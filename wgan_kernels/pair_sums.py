@@ -10,8 +10,9 @@ from torch import Tensor
 
 from . import tiled
 from .kernels import Kernel
+from .ops._weighted_kernel_sum import weighted_kernel_sum
 from .ops.kernel_matvec import kernel_matvec
-from .ops.kernel_sums import _row_ranges, kernel_sums, weighted_kernel_sum
+from .ops.kernel_sums import _row_ranges, kernel_sums
 
 
 def weighted_sum(

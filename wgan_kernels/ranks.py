@@ -50,8 +50,8 @@ def mmd2(
     Each rank holds all points, O((N + M) D), and sums an equal share of the pairs; sums have a fixed order.
     Not for torch.compile. Runs with gloo; with NCCL it is untested.
     """
-    _check_group(group)
-    calls = _agree(_call(x, y, kernel, estimator, progress), group)
+    check_group(group)
+    calls = agree("mmd2", _call(x, y, kernel, estimator, progress), _COMMON, group)
     counts = tuple((call.n, call.m) for call in calls)
     N, M = (sum(rows) for rows in zip(*counts))
     biased = estimator == "biased"
@@ -62,8 +62,8 @@ def mmd2(
     pairs_x, pairs_y = (N * N, M * M) if biased else (N * (N - 1), M * (M - 1))
     weights = (1 / pairs_x, 1 / pairs_y, -2 / (N * M))
     # Where one rank has to take part in a backward pass all have to, those without rows among them.
-    x = _on_the_tape(x, any(call.needs_x for call in calls))
-    y = _on_the_tape(y, any(call.needs_y for call in calls))
+    x = on_the_tape(x, any(call.needs_x for call in calls))
+    y = on_the_tape(y, any(call.needs_y for call in calls))
     all_x, all_y = _collectives.gather_rows(x, y, counts, torch.promote_types(x.dtype, torch.float32), group)
     rank = dist.get_rank(group)
     with shown("mmd2") if progress and rank == 0 else nullcontext():
@@ -96,20 +96,19 @@ def gather(rows: Tensor, group: dist.ProcessGroup | None = None) -> list[Tensor]
 class _Call(NamedTuple):
     """What a rank was called with, as far as others have to know."""
 
-    error: str | None
-    n: int = 0
-    m: int = 0
-    D: int = 0
-    dtype: torch.dtype | None = None
-    estimator: str = ""
-    kernel: str = ""
-    grad_mode: bool = False
-    learned: bool = False
-    needs_x: bool = False
-    needs_y: bool = False
+    n: int
+    m: int
+    D: int
+    dtype: torch.dtype
+    estimator: str
+    kernel: str
+    grad_mode: bool
+    learned: bool
+    needs_x: bool
+    needs_y: bool
 
 
-def _check_group(group: Any) -> None:
+def check_group(group: Any) -> None:
     if not (dist.is_available() and dist.is_initialized()):
         raise ValueError("group needs torch.distributed: call torch.distributed.init_process_group first")
     if not isinstance(group, dist.ProcessGroup):
@@ -132,9 +131,7 @@ def _call(x: Any, y: Any, kernel: Any, estimator: Any, progress: bool) -> _Call 
     grad_mode = torch.is_grad_enabled()
     _, _, *numbers = kernel.components(x.size(1))
     needs = [grad_mode and any(isinstance(t, Tensor) and t.requires_grad for t in of) for of in (numbers, [x], [y])]
-    return _Call(
-        None, len(x), len(y), x.size(1), x.dtype, estimator, _description(kernel, x.size(1)), grad_mode, *needs
-    )
+    return _Call(len(x), len(y), x.size(1), x.dtype, estimator, _description(kernel, x.size(1)), grad_mode, *needs)
 
 
 def _description(kernel: Kernel, features: int) -> str:
@@ -155,23 +152,23 @@ _COMMON = {
 }
 
 
-def _agree(own: _Call | Exception, group: dist.ProcessGroup) -> list[_Call]:
-    """The calls of all ranks; what is wrong on one of them raises on all, where others would wait for it."""
-    said = _Call(f"{type(own).__name__}: {own}") if isinstance(own, Exception) else own
+def agree(name: str, own: Any, common: dict[str, tuple[type[Exception], str]], group: dist.ProcessGroup) -> list[Any]:
+    """What all ranks were called with, and this one with `own`; what is wrong on one of them, where `own` is an error,
+    raises on all, where others would wait for it. common: of its fields, what has to be the same on all ranks."""
     calls: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(calls, said, group=group)
+    dist.all_gather_object(calls, f"{type(own).__name__}: {own}" if isinstance(own, Exception) else own, group=group)
     if isinstance(own, Exception):
         raise own
     for rank, call in enumerate(calls):
-        if call.error is not None:
-            raise ValueError(f"mmd2 was refused on rank {rank}: {call.error}")
-    for name, (error, words) in _COMMON.items():
-        values = [getattr(call, name) for call in calls]
+        if isinstance(call, str):
+            raise ValueError(f"{name} was refused on rank {rank}: {call}")
+    for field, (error, words) in common.items():
+        values = [getattr(call, field) for call in calls]
         for rank, value in enumerate(values):
             if value != values[0]:
                 raise error(f"{words}, got {values[0]} on rank 0 and {value} on rank {rank}")
     return calls
 
 
-def _on_the_tape(rows: Tensor, needed: bool) -> Tensor:
+def on_the_tape(rows: Tensor, needed: bool) -> Tensor:
     return rows.detach().requires_grad_() if needed and not rows.requires_grad else rows

@@ -21,7 +21,7 @@ class Product {
  public:
   Product(Isa isa, ParallelFor run, const KernelProduct& product, const KernelMixture& mixture)
       : isa_(isa), run_(run), p_(product), tiling_(tile_points(product)), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
-        points_(run, functions_, tiling_, p_.B, p_.N, p_.M, p_.D, static_cast<const S*>(p_.x),
+        points_(run, functions_, tiling_, kTile, p_.B, p_.N, p_.M, p_.D, static_cast<const S*>(p_.x),
                 static_cast<const S*>(p_.y)),
         norms_(packed_norms(run, functions_, tiling_, p_.B, points_, points_)) {
     if (has_products(mixture)) {

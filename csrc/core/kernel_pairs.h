@@ -81,8 +81,9 @@ struct KernelMixture {
 // values: sums alone. gradients: the weights of the gradients too. tangents: the derivatives of both.
 enum class PairMode { values, gradients, tangents };
 
-// Points are packed and visited in tiles of this many.
-constexpr int64_t kTile = 96;
+// Points are packed and visited in tiles of this many, or of up to kMostCells times as many, which are visited as cells
+// of kTile x kTile pairs: what belongs to a point is then read and written once for so many cells.
+constexpr int64_t kTile = 96, kMostCells = 3;
 
 // One tile of packed points (pair_tiles.h), and where its part of the gradient is summed.
 template <class T>
@@ -91,16 +92,16 @@ struct PairTile {
   bool of_y;
   const T* rows;
   const T* panels;
-  const T* norms;         // [kTile] |z|^2
+  const T* norms;         // [points of a tile] |z|^2
   const T* along_rows;    // the same of u, a direction of z, for tangents
   const T* along_panels;
-  const T* along_norms;   // [kTile] z . u
-  const T* shifts;        // [kTile] o . z + |o|^2 / 2 for the mean o, of kernels of products; else null
+  const T* along_norms;   // [points] z . u
+  const T* shifts;        // [points] o . z + |o|^2 / 2 for the mean o, of kernels of products; else null
   const T* along_shifts;
-  double* sums;           // [kTile, stride] sum_j w_ij z_j; null where no gradient is wanted
-  double* w_sums;         // [kTile] sum_j w_ij
+  double* sums;           // [points, stride] sum_j w_ij z_j; null where no gradient is wanted
+  double* w_sums;         // [points] sum_j w_ij
   double* along_w_sums;   // of the tangent's weights of u
-  double* product_sums;         // [kTile] the part of kernels of products, of -2 w_ij; null without such kernels
+  double* product_sums;         // [points] the part of kernels of products, of -2 w_ij; null without such kernels
   double* along_product_sums;
 };
 

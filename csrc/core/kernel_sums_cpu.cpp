@@ -13,7 +13,19 @@
 namespace wgk {
 namespace {
 
+constexpr int64_t kParts = 64;              // that values are summed in: enough to share out
 constexpr double kThreadWork = 1e6;        // multiplications below which a second thread costs more than it saves
+
+// Sums of gradients that leave the L2 cache between two tiles are read and written less often by larger tiles; but there
+// must be tiles left to share out. No number of threads goes in here: the same bits for any.
+int64_t best_tile_size(const PointPairs& pairs, bool has_gradient) {
+  constexpr int64_t kL2Cache = 1 << 21, kLeastFeatures = 64, kLeastTiles = 20;
+  const int64_t points = pairs.B * (pairs.N + pairs.M), sums = points * pairs.D * sizeof(double);
+  if (!has_gradient || pairs.D < kLeastFeatures || sums < kL2Cache) {
+    return kTile;
+  }
+  return kTile * std::clamp<int64_t>(points / (kLeastTiles * kTile), 1, kMostCells);
+}
 
 // Everything one call works on. S is the points' type, T the one they are computed in.
 template <class S, class T>
@@ -22,7 +34,8 @@ class Sweep {
   Sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const S* along_x,
         const S* along_y, bool tangent, const KernelGradients& gradients)
       : isa_(isa), run_(run), pairs_(pairs), gradients_(gradients),
-        schedule_(pairs.N, pairs.M, pairs.begin, pairs.end), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
+        tile_size_(best_tile_size(pairs, gradients.x != nullptr || gradients.y != nullptr)),
+        schedule_(pairs.N, pairs.M, pairs.begin, pairs.end, tile_size_), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y))),
         norms_(packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, points_)) {
     if (tangent) {
@@ -46,30 +59,27 @@ class Sweep {
 
   template <PairMode mode, bool has_theta>
   void sweep(const KernelMixture& mixture, const double* weights, double* sums, double* theta_sums) {
+    constexpr bool kValues = mode == PairMode::values;
     const auto sweep_tiles = WGK_PICK(isa_, sweep_tiles<mode, has_theta, T>);
-    const int64_t B = pairs_.B, C = mixture.C, most = schedule_.max_pairs();
-    if (mode != PairMode::values) {
+    const int64_t B = pairs_.B, C = mixture.C;
+    const int64_t parts = kValues ? std::min(kParts, schedule_.pairs_by_rows()) : schedule_.max_pairs();
+    std::vector<double> shares(B * parts * 6 * C, 0.0);  // [B, part, block, (sums, theta_sums), C]
+    const auto visit = [&](int64_t b, int64_t part, const TilePair& pair, T* workspace) {
+      const PairTile<T> i = tile(b, pair.i), other = tile(b, pair.j);
+      const PairTile<T>& j = pair.i == pair.j ? i : other;
+      const int64_t block = i.of_y != j.of_y ? 2 : i.of_y ? 1 : 0;
+      double* share = shares.data() + ((b * parts + part) * 3 + block) * 2 * C;
+      sweep_tiles(mixture, i, j, pairs_.D, points_.stride, pairs_.diagonal,
+                  kValues ? nullptr : weights + (b * 3 + block) * C, tile_size_, workspace, share, share + C);
+    };
+    if constexpr (kValues) {
+      visit_by_rows(mixture, parts, visit);
+    } else {
       allocate_gradients();
+      visit_by_rounds(mixture, mode == PairMode::tangents, visit);
     }
-    std::vector<double> shares(B * most * 6 * C, 0.0);  // [B, pair of a round, block, (sums, theta_sums), C]
-    const double work = std::pow(std::min(kTile, std::max(pairs_.N, pairs_.M)), 2) * (6.0 * pairs_.D + 32.0 * C);
-    for (int64_t round = 0; round < schedule_.rounds(); ++round) {
-      const int64_t count = schedule_.pairs(round);
-      parallel_for(run_, B * count, static_cast<int64_t>(kThreadWork / std::max(work, 1.0)), [&](int64_t begin, int64_t end) {
-        for (int64_t k = begin; k < end; ++k) {
-          const int64_t b = k / count;
-          const TilePair pair = schedule_.pair(round, k % count);
-          const PairTile<T> i = tile(b, pair.i), other = tile(b, pair.j);
-          const PairTile<T>& j = pair.i == pair.j ? i : other;
-          const int64_t block = i.of_y != j.of_y ? 2 : i.of_y ? 1 : 0;
-          double* share = shares.data() + ((b * most + k % count) * 3 + block) * 2 * C;
-          sweep_tiles(mixture, i, j, pairs_.D, points_.stride, pairs_.diagonal,
-                      mode == PairMode::values ? nullptr : weights + (b * 3 + block) * C, share, share + C);
-        }
-      });
-    }
-    add_shares(mixture, shares, most, mode == PairMode::tangents, sums, theta_sums);
-    if (mode != PairMode::values) {
+    add_shares(mixture, shares, parts, mode == PairMode::tangents, sums, theta_sums);
+    if (!kValues) {
       with_type(gradients_.dtype, [&](auto type) { write_gradients<decltype(type)>(mode == PairMode::tangents); });
     }
   }
@@ -78,21 +88,59 @@ class Sweep {
   int64_t tiles() const { return pairs_.B * schedule_.count(); }
 
   PackedPoints<T> pack(const S* x, const S* y) const {
-    return PackedPoints<T>(run_, functions_, schedule_.tiles(), pairs_.B, pairs_.N, pairs_.M, pairs_.D, x, y);
+    return PackedPoints<T>(run_, functions_, schedule_.tiles(), tile_size_, pairs_.B, pairs_.N, pairs_.M, pairs_.D, x, y);
+  }
+
+  // Pairs of tiles that a thread takes at least, where each takes `products` of all features.
+  int64_t least_pairs(const KernelMixture& mixture, double products) const {
+    const double points = static_cast<double>(std::min(tile_size_, std::max(pairs_.N, pairs_.M)));
+    const double work = points * points * (products * pairs_.D + 32.0 * mixture.C);
+    return static_cast<int64_t>(kThreadWork / std::max(work, 1.0));
+  }
+
+  // Calls visit(problem, part, pair, workspace) for all pairs, in `parts` parts that threads may take.
+  template <class Visit>
+  void visit_by_rows(const KernelMixture& mixture, int64_t parts, const Visit& visit) const {
+    const int64_t count = schedule_.pairs_by_rows(), least = least_pairs(mixture, 2);
+    parallel_for(run_, pairs_.B * parts, least * parts / std::max<int64_t>(count, 1), [&](int64_t begin, int64_t end) {
+      const Buffer<T> workspace(tile_size_ * tile_size_);
+      for (int64_t k = begin; k < end; ++k) {
+        const int64_t part = k % parts, first = count * part / parts, last = count * (part + 1) / parts;
+        TilePair pair = schedule_.pair_by_rows(first);
+        for (int64_t at = first; at < last; ++at, pair = schedule_.next_by_rows(pair)) {
+          visit(k / parts, part, pair, workspace.get());
+        }
+      }
+    });
+  }
+
+  // The same where pairs add to their tiles: round by round, parts being the pairs of a round.
+  template <class Visit>
+  void visit_by_rounds(const KernelMixture& mixture, bool tangent, const Visit& visit) const {
+    const int64_t least = least_pairs(mixture, 6);
+    for (int64_t round = 0; round < schedule_.rounds(); ++round) {
+      const int64_t count = schedule_.pairs(round);
+      parallel_for(run_, pairs_.B * count, least, [&](int64_t begin, int64_t end) {
+        const Buffer<T> workspace((tangent ? 2 : 1) * tile_size_ * tile_size_);
+        for (int64_t k = begin; k < end; ++k) {
+          visit(k / count, k % count, schedule_.pair(round, k % count), workspace.get());
+        }
+      });
+    }
   }
 
   bool has_gradient(const Tile& tile) const { return (tile.of_y ? gradients_.y : gradients_.x) != nullptr; }
 
   void allocate_gradients() {
-    sums_ = Buffer<double>(tiles() * kTile * points_.stride);
-    w_sums_ = Buffer<double>(tiles() * kTile * 4);
-    std::fill_n(w_sums_.get(), tiles() * kTile * 4, 0.0);
+    sums_ = Buffer<double>(tiles() * tile_size_ * points_.stride);
+    w_sums_ = Buffer<double>(tiles() * tile_size_ * 4);
+    std::fill_n(w_sums_.get(), tiles() * tile_size_ * 4, 0.0);
     parallel_for(run_, tiles(), 8, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         if (has_gradient(schedule_.tiles()[k % schedule_.count()])) {
           // As far as whole blocks of rows reach.
-          const int64_t rows = std::min(kTile, schedule_.tiles()[k % schedule_.count()].count + 8);
-          std::fill_n(sums_.get() + k * kTile * points_.stride, rows * points_.stride, 0.0);
+          const int64_t rows = std::min(tile_size_, schedule_.tiles()[k % schedule_.count()].count + 8);
+          std::fill_n(sums_.get() + k * tile_size_ * points_.stride, rows * points_.stride, 0.0);
         }
       }
     });
@@ -106,30 +154,30 @@ class Sweep {
     packed.of_y = tile.of_y;
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
-    packed.norms = norms_.get() + k * kTile;
+    packed.norms = norms_.get() + k * tile_size_;
     if (along_) {
       packed.along_rows = along_->tile_rows(k);
       packed.along_panels = along_->tile_panels(k);
-      packed.along_norms = along_norms_.get() + k * kTile;
+      packed.along_norms = along_norms_.get() + k * tile_size_;
     }
     if (has_gradient(tile) && sums_.get() != nullptr) {
-      packed.sums = sums_.get() + k * kTile * points_.stride;
-      packed.w_sums = w_sums_.get() + k * kTile * 4;
-      packed.along_w_sums = packed.w_sums + kTile;
+      packed.sums = sums_.get() + k * tile_size_ * points_.stride;
+      packed.w_sums = w_sums_.get() + k * tile_size_ * 4;
+      packed.along_w_sums = packed.w_sums + tile_size_;
       if (shifts_.get() != nullptr) {
-        packed.product_sums = packed.w_sums + 2 * kTile;
-        packed.along_product_sums = packed.w_sums + 3 * kTile;
+        packed.product_sums = packed.w_sums + 2 * tile_size_;
+        packed.along_product_sums = packed.w_sums + 3 * tile_size_;
       }
     }
     if (shifts_.get() != nullptr) {
-      packed.shifts = shifts_.get() + k * kTile;
-      packed.along_shifts = along_ ? along_shifts_.get() + k * kTile : nullptr;
+      packed.shifts = shifts_.get() + k * tile_size_;
+      packed.along_shifts = along_ ? along_shifts_.get() + k * tile_size_ : nullptr;
     }
     return packed;
   }
 
   // Adds up the shares in order, and the pairs of a point with itself.
-  void add_shares(const KernelMixture& mixture, const std::vector<double>& shares, int64_t most, bool tangent,
+  void add_shares(const KernelMixture& mixture, const std::vector<double>& shares, int64_t parts, bool tangent,
                   double* sums, double* theta_sums) const {
     const int64_t C = mixture.C;
     const int64_t selves[3] = {std::max<int64_t>(0, std::min(pairs_.end, pairs_.N) - pairs_.begin),
@@ -142,8 +190,8 @@ class Sweep {
       }
       const double along = tangent ? mixture.along_thetas[c] : 0;
       double sum = selves[block] * (tangent ? k_t * along : k), theta_sum = selves[block] * (tangent ? k_tt * along : k_t);
-      for (int64_t pair = 0; pair < most; ++pair) {
-        const double* share = shares.data() + ((b * most + pair) * 3 + block) * 2 * C + c;
+      for (int64_t part = 0; part < parts; ++part) {
+        const double* share = shares.data() + ((b * parts + part) * 3 + block) * 2 * C + c;
         sum += share[0];
         theta_sum += share[C];
       }
@@ -165,7 +213,7 @@ class Sweep {
       grad_x != nullptr ? std::memset(grad_x + b * N * D, 0, before_x * D * sizeof(G)) : nullptr;
       grad_y != nullptr ? std::memset(grad_y + b * M * D, 0, before_y * D * sizeof(G)) : nullptr;
     }
-    parallel_for(run_, tiles(), 1 + (1 << 14) / (1 + kTile * D), [&](int64_t begin, int64_t end) {
+    parallel_for(run_, tiles(), 1 + (1 << 14) / (1 + tile_size_ * D), [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         const int64_t b = k / schedule_.count();
         const Tile& t = schedule_.tiles()[k % schedule_.count()];
@@ -182,6 +230,7 @@ class Sweep {
   ParallelFor run_;
   const PointPairs& pairs_;
   KernelGradients gradients_;
+  int64_t tile_size_;
   PairSchedule schedule_;
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;

@@ -8,32 +8,38 @@
 namespace wgk {
 namespace WGK_ISA {
 
-// All ones for the lanes that hold a pair to be counted: columns j + lane below count, and not `self`.
+// Which pairs of a cell count.
+enum class Counted { all, without_self, above_diagonal };
+
+// All ones for the lanes that hold a pair to be counted: columns j + lane below count, not `self` or above it.
 template <class T>
-WGK_INLINE auto counted_lanes(int64_t j, int64_t count, int64_t self) {
+WGK_INLINE auto counted_lanes(int64_t j, int64_t count, int64_t self, Counted counted) {
   using Bits = vec<typename FloatBits<T>::Bits, kLanes<T>>;
   Bits lane;
   for (int k = 0; k < kLanes<T>; ++k) {
     lane[k] = k;
   }
   using Bit = typename FloatBits<T>::Bits;
-  return (lane < static_cast<Bit>(count - j)) & (lane != static_cast<Bit>(self - j));
+  const auto inside = lane < static_cast<Bit>(count - j);
+  const Bit at = static_cast<Bit>(self - j);
+  return counted == Counted::all ? inside : inside & (counted == Counted::above_diagonal ? lane > at : lane != at);
 }
 
-// One component of the mixture on one tile.
+// One component of the mixture on one cell of at most kTile x kTile pairs.
 template <class T>
 struct ComponentTask {
   int64_t count_i, count_j;
-  bool without_self;      // i and j are one tile, of which pairs of a point with itself do not count
+  Counted counted;        // all, unless i and j are the same points
   const T* norm_i;        // |z_i|^2, or the shifts of kernels of products
   const T* norm_j;
-  const T* dots;          // [kTile, kTile] z_i . z_j
+  int64_t dots_stride, w_stride;
+  const T* dots;          // [.., dots_stride] z_i . z_j
   const T* along_norm_i;  // z_i . u_i, or the shifts along u, for tangents
   const T* along_norm_j;
   const T* along_dots;    // u_i . z_j + z_i . u_j
   T weight, along_theta;
   bool first;             // writes w instead of adding to it
-  T* w;                   // [kTile, kTile] sum over components of weight * dk/ds
+  T* w;                   // [.., w_stride] sum over components of weight * dk/ds
   T* along_w;             // and its derivative along u and theta's direction
 };
 
@@ -49,11 +55,11 @@ WGK_INLINE TileSums component_rows(const K& kernel, const ComponentTask<T>& shar
   vdouble total[2] = {}, theta_total[2] = {};
   for (int64_t i = 0; i < task.count_i; ++i) {
     V sum{}, theta_sum{};
-    for (int64_t j = 0; j < task.count_j; j += kStep) {
-      const int64_t at = i * kTile + j;
+    for (int64_t j = task.counted == Counted::above_diagonal ? i / kStep * kStep : 0; j < task.count_j; j += kStep) {
+      const int64_t at = i * task.dots_stride + j, w_at = i * task.w_stride + j;
       const auto keep = [&](V v) __attribute__((always_inline)) {
         if constexpr (masked) {
-          return counted_lanes<T>(j, task.count_j, task.without_self ? i : -1) ? v : V{};
+          return counted_lanes<T>(j, task.count_j, i, task.counted) ? v : V{};
         } else {
           return v;
         }
@@ -61,7 +67,7 @@ WGK_INLINE TileSums component_rows(const K& kernel, const ComponentTask<T>& shar
       const V norms = task.norm_i[i] + load(task.norm_j + j);
       const KernelTerms<V> terms = kernel(pair_argument<K>(load(task.dots + at), norms));
       const auto put = [&](T* out, V v) __attribute__((always_inline)) {
-        store(out + at, keep(task.first ? task.weight * v : fma(splat<V>(task.weight), v, load(out + at))));
+        store(out + w_at, keep(task.first ? task.weight * v : fma(splat<V>(task.weight), v, load(out + w_at))));
       };
       if constexpr (mode == PairMode::tangents) {
         const V along_norms = task.along_norm_i[i] + load(task.along_norm_j + j);
@@ -97,7 +103,7 @@ TileSums component_tile(const KernelMixture& mixture, int64_t c, const Component
   // Masks cost little beside double and the derivatives by theta; two versions of everything cost the compiler much.
   constexpr bool kAlwaysMasked = has_theta || std::is_same_v<T, double>;
   return with_component<T>(mixture, c, [&](const auto& kernel) __attribute__((always_inline)) {
-    if (kAlwaysMasked || task.without_self || task.count_j % kLanes<T> != 0) {
+    if (kAlwaysMasked || task.counted != Counted::all || task.count_j % kLanes<T> != 0) {
       return component_rows<mode, has_theta, true>(kernel, task);
     }
     return component_rows<mode, has_theta, kAlwaysMasked>(kernel, task);
@@ -106,12 +112,13 @@ TileSums component_tile(const KernelMixture& mixture, int64_t c, const Component
 
 // The sums of the rows of w, and of its columns.
 template <class T>
-void add_row_and_column_sums(const T* w, int64_t count_i, int64_t count_j, double* rows, double* columns) {
+void add_row_and_column_sums(const T* w, int64_t stride, int64_t count_i, int64_t count_j, double* rows,
+                             double* columns) {
   Vector<T> down[kTile / kLanes<T>] = {};
   for (int64_t i = 0; i < count_i; ++i) {
     Vector<T> across{};
     for (int64_t j = 0; j < count_j; j += kLanes<T>) {
-      const Vector<T> v = load(w + i * kTile + j);
+      const Vector<T> v = load(w + i * stride + j);
       across += v;
       down[j / kLanes<T>] += v;
     }
@@ -126,124 +133,194 @@ void add_row_and_column_sums(const T* w, int64_t count_i, int64_t count_j, doubl
 
 // Zeros behind the last row and column, as far as the products read.
 template <class T>
-void clear_edges(T* w, int64_t count_i, int64_t count_j) {
+void clear_edges(T* w, int64_t stride, int64_t count_i, int64_t count_j) {
   for (int64_t i = count_i; i < ceil_div(count_i, kBlockRows) * kBlockRows; ++i) {
-    std::memset(w + i * kTile, 0, kTile * sizeof(T));
+    std::memset(w + i * stride, 0, ceil_div(count_j, kBlockRows) * kBlockRows * sizeof(T));
   }
   const int64_t begin = ceil_div(count_j, kLanes<T>) * kLanes<T>, end = ceil_div(count_j, kBlockRows) * kBlockRows;
   for (int64_t i = 0; begin < end && i < count_i; ++i) {
-    std::memset(w + i * kTile + begin, 0, (end - begin) * sizeof(T));
+    std::memset(w + i * stride + begin, 0, (end - begin) * sizeof(T));
   }
 }
 
-// Weights of one tile of pairs, and where the sums of their rows and columns go.
-template <class T>
-struct WeightTile {
-  T* of_distances;         // [kTile, kTile] of kernels of distances; those of products join them
-  T* of_products;          // the same of kernels of products, or null
-  bool has_distances;
-  const T* rows_i;         // what is weighed, [kTile, stride]
-  const T* rows_j;
-  double* w_sums_i;
-  double* w_sums_j;
-  double* product_sums_i;
-  double* product_sums_j;
+// A cell of the pairs of two tiles: from the i-th point of one and the j-th of the other on.
+struct Cell {
+  int64_t i, j, count_i, count_j;
+  bool itself;  // of the pairs of points with themselves
 };
 
-// sum_j w_j x_j of kernels of products is that of -2 (-w_j / 2) x_j: one product serves both.
+// Where the sums of the rows and columns of weights go; null where no gradient is wanted.
+struct WeightSums {
+  double *i, *j;
+  double *products_i, *products_j;  // of kernels of products
+};
+
+// Makes one matrix of the weights of a cell, and sums its rows and columns.
+// w: [.., stride] weights of kernels of distances, if there are; product_w: [kTile, kTile], those of products, or null.
 template <class T>
-void join_products(const WeightTile<T>& tile, int64_t count_i, int64_t count_j) {
-  add_row_and_column_sums(tile.of_products, count_i, count_j, tile.product_sums_i, tile.product_sums_j);
-  for (int64_t i = 0; i < count_i; ++i) {
-    for (int64_t j = 0; j < count_j; j += kLanes<T>) {
-      const int64_t at = i * kTile + j;
-      const Vector<T> half = load(tile.of_products + at) / -2;
-      store(tile.of_distances + at, tile.has_distances ? load(tile.of_distances + at) + half : half);
+void finish_weights(const Cell& cell, bool has_distances, const T* product_w, const WeightSums& sums, int64_t stride,
+                    T* w) {
+  double unused[kTile] = {};
+  const auto of = [&](double* all, int64_t first) { return all == nullptr ? unused : all + first; };
+  if (product_w != nullptr) {
+    // sum_j w_j x_j of kernels of products is that of -2 (-w_j / 2) x_j: one product serves both.
+    add_row_and_column_sums(product_w, kTile, cell.count_i, cell.count_j, of(sums.products_i, cell.i),
+                            of(sums.products_j, cell.j));
+    for (int64_t i = 0; i < cell.count_i; ++i) {
+      for (int64_t j = 0; j < cell.count_j; j += kLanes<T>) {
+        const Vector<T> half = load(product_w + i * kTile + j) / -2;
+        T* at = w + i * stride + j;
+        store(at, has_distances ? load(at) + half : half);
+      }
     }
   }
+  clear_edges(w, stride, cell.count_i, cell.count_j);
+  add_row_and_column_sums(w, stride, cell.count_i, cell.count_j, of(sums.i, cell.i), of(sums.j, cell.j));
 }
 
-// Adds the weights' part to the gradients of both tiles: sum_j w_ij z_j to i, and sum_i w_ij z_i to j.
-template <class T>
-void weigh_tile(WeightTile<T> tile, const PairTile<T>& i, const PairTile<T>& j, int64_t stride) {
-  double unused[kTile] = {};
-  const bool to_i = i.sums != nullptr, to_j = j.sums != nullptr && &i != &j;
-  if (!to_i) {
-    tile.w_sums_i = tile.product_sums_i = unused;
+// One pair of tiles. Inner products come first, cell by cell they give way to weights, which then are multiplied.
+template <PairMode mode, bool has_theta, class T>
+class TileSweep {
+ public:
+  TileSweep(const KernelMixture& mixture, const PairTile<T>& i, const PairTile<T>& j, int64_t D, int64_t stride,
+            bool diagonal, const double* weights, int64_t tile_size, T* workspace)
+      : mixture_(mixture), i_(i), j_(j), D_(D), stride_(stride), diagonal_(diagonal), weights_(weights),
+        tile_size_(tile_size), w_(workspace), along_w_(workspace + (kTangents ? tile_size * tile_size : 0)) {}
+
+  // sums, theta_sums: [C], added to.
+  void run(double* sums, double* theta_sums) {
+    const bool half = sees_half();
+    tile_dots(i_.rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, w_, half);
+    if constexpr (kTangents) {
+      tile_dots(i_.along_rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, along_w_);
+      tile_dots(i_.rows, stride_, i_.count, j_.along_panels, j_.count, D_, true, tile_size_, along_w_);
+    }
+    for (int64_t i = 0; i < i_.count; i += kTile) {
+      for (int64_t j = half ? i : 0; j < j_.count; j += kTile) {
+        cell({i, j, std::min(kTile, i_.count - i), std::min(kTile, j_.count - j), same_tile() && i == j}, half, sums,
+             theta_sums);
+      }
+    }
+    if constexpr (kTangents) {
+      weigh(along_w_, i_.rows, j_.rows);
+      weigh(w_, i_.along_rows, j_.along_rows);
+    } else if constexpr (mode == PairMode::gradients) {
+      weigh(w_, i_.rows, j_.rows);
+    }
   }
-  if (!to_j) {
-    tile.w_sums_j = tile.product_sums_j = unused;
+
+ private:
+  static constexpr bool kTangents = mode == PairMode::tangents;
+  static constexpr int64_t kSize = kTile * kTile;
+
+  bool same_tile() const { return &i_ == &j_; }
+  bool to_i() const { return i_.sums != nullptr; }
+  bool to_j() const { return j_.sums != nullptr && !same_tile(); }
+
+  // Of a tile with itself values need every pair once, where none of a point with itself counts.
+  bool sees_half() const {
+    bool half = mode == PairMode::values && same_tile();
+    for (int64_t c = 0; half && diagonal_ && c < mixture_.C; ++c) {
+      half = !is_of_products(static_cast<KernelKind>(mixture_.kinds[c]));
+    }
+    return half;
   }
-  if (tile.of_products != nullptr) {
-    join_products(tile, i.count, j.count);
+
+  void cell(const Cell& cell, bool half, double* sums, double* theta_sums) {
+    alignas(64) T product_w[mode == PairMode::values ? 1 : kSize], along_product_w[kTangents ? kSize : 1];
+    alignas(64) T dots[mode == PairMode::values ? 1 : kSize], along_dots[kTangents ? kSize : 1];
+    T *w = w_ + cell.i * tile_size_ + cell.j, *along_w = along_w_ + cell.i * tile_size_ + cell.j;
+    ComponentTask<T> task{};
+    task.count_i = cell.count_i;
+    task.count_j = cell.count_j;
+    task.dots_stride = task.w_stride = tile_size_;
+    task.dots = w;
+    task.along_dots = along_w;
+    if (mode != PairMode::values && mixture_.C > 1) {  // the first component would overwrite what the others need
+      task.dots_stride = kTile;
+      task.dots = copy(w, tile_size_, cell, dots);
+      task.along_dots = kTangents ? copy(along_w, tile_size_, cell, along_dots) : nullptr;
+    }
+    bool has[2] = {false, false};  // components of distances, of products
+    for (int64_t c = 0; c < mixture_.C; ++c) {
+      const bool of_products = is_of_products(static_cast<KernelKind>(mixture_.kinds[c]));
+      task.counted = !cell.itself || (of_products && diagonal_) ? Counted::all
+                     : half                                     ? Counted::above_diagonal
+                                                                : Counted::without_self;
+      task.norm_i = (of_products ? i_.shifts : i_.norms) + cell.i;
+      task.norm_j = (of_products ? j_.shifts : j_.norms) + cell.j;
+      if constexpr (kTangents) {
+        task.along_norm_i = (of_products ? i_.along_shifts : i_.along_norms) + cell.i;
+        task.along_norm_j = (of_products ? j_.along_shifts : j_.along_norms) + cell.j;
+      }
+      task.w = of_products ? product_w : w;
+      task.along_w = of_products ? along_product_w : along_w;
+      task.w_stride = of_products ? kTile : tile_size_;
+      task.first = !has[of_products];
+      has[of_products] = true;
+      task.weight = static_cast<T>(mode == PairMode::values ? 0 : (same_set() ? 2 : 1) * weights_[c]);
+      task.along_theta = static_cast<T>(kTangents ? mixture_.along_thetas[c] : 0);
+      const TileSums found = component_tile<mode, has_theta>(mixture_, c, task);
+      // A block of one set with itself counts each pair twice; a whole tile with itself has both already.
+      const double twice = same_set() && (!same_tile() || half) ? 2 : 1;
+      sums[c] += twice * found.k;
+      theta_sums[c] += twice * found.theta;
+    }
+    if constexpr (kTangents) {
+      finish_weights(cell, has[0], has[1] ? along_product_w : nullptr, sums_of(false), tile_size_, along_w);
+    }
+    if constexpr (mode != PairMode::values) {
+      finish_weights(cell, has[0], has[1] ? product_w : nullptr, sums_of(kTangents), tile_size_, w);
+    }
   }
-  T* w = tile.of_distances;
-  clear_edges(w, i.count, j.count);
-  add_row_and_column_sums(w, i.count, j.count, tile.w_sums_i, tile.w_sums_j);
-  if (to_i) {
-    tile_weigh<false>(w, i.count, j.count, tile.rows_j, stride, i.sums);
+
+  // The pairs' inner products, before they give way.
+  static const T* copy(const T* from, int64_t stride, const Cell& cell, T* to) {
+    for (int64_t i = 0; i < cell.count_i; ++i) {
+      for (int64_t j = 0; j < cell.count_j; j += kLanes<T>) {
+        store(to + i * kTile + j, load(from + i * stride + j));
+      }
+    }
+    return to;
   }
-  if (to_j) {
-    tile_weigh<true>(w, j.count, i.count, tile.rows_i, stride, j.sums);
+
+  bool same_set() const { return i_.of_y == j_.of_y; }
+
+  // along: of the weights of the directions u.
+  WeightSums sums_of(bool along) const {
+    const auto of = [&](double* sums, bool wanted) { return wanted ? sums : nullptr; };
+    return {of(along ? i_.along_w_sums : i_.w_sums, to_i()), of(along ? j_.along_w_sums : j_.w_sums, to_j()),
+            of(along ? i_.along_product_sums : i_.product_sums, to_i()),
+            of(along ? j_.along_product_sums : j_.product_sums, to_j())};
   }
-}
+
+  // Adds the weights' part to the gradients of both tiles: sum_j w_ij z_j to i, and sum_i w_ij z_i to j.
+  void weigh(const T* w, const T* rows_i, const T* rows_j) {
+    if (to_i()) {
+      tile_weigh<false>(w, tile_size_, i_.count, j_.count, rows_j, stride_, i_.sums);
+    }
+    if (to_j()) {
+      tile_weigh<true>(w, tile_size_, j_.count, i_.count, rows_i, stride_, j_.sums);
+    }
+  }
+
+  const KernelMixture& mixture_;
+  const PairTile<T>&i_, &j_;
+  int64_t D_, stride_;
+  bool diagonal_;
+  const double* weights_;
+  int64_t tile_size_;
+  T *w_, *along_w_;
+};
 
 // sums, theta_sums: [C], added to. diagonal: kernels of products count the pairs of a point with itself, whose sums
-// those of distances have without looking at the points.
+// those of distances have without looking at the points. workspace: [tile_size, tile_size], two of them for tangents.
 template <PairMode mode, bool has_theta, class T>
 void sweep_tiles(const KernelMixture& mixture, const PairTile<T>& i, const PairTile<T>& j, int64_t D, int64_t stride,
-                 bool diagonal, const double* weights, double* sums, double* theta_sums) {
-  constexpr bool kTangents = mode == PairMode::tangents;
-  constexpr int64_t kSize = kTile * kTile, kWeights = mode == PairMode::values ? 1 : kSize;
-  alignas(64) T dots[kSize], w[kWeights], product_w[kWeights];
-  constexpr int64_t kAlong = kTangents ? kSize : 1;
-  alignas(64) T along_dots[kAlong], along_w[kAlong], along_product_w[kAlong];
-  tile_dots(i.rows, stride, i.count, j.panels, j.count, D, false, dots);
-  if constexpr (kTangents) {
-    tile_dots(i.along_rows, stride, i.count, j.panels, j.count, D, false, along_dots);
-    tile_dots(i.rows, stride, i.count, j.along_panels, j.count, D, true, along_dots);
-  }
-  // A block of one set with itself counts each pair twice; a tile with itself has both already.
-  const bool same_set = i.of_y == j.of_y, same_tile = &i == &j;
-  const double twice = same_set && !same_tile ? 2 : 1;
-  bool has[2] = {false, false};  // components of distances, of products
-  for (int64_t c = 0; c < mixture.C; ++c) {
-    const bool of_products = is_of_products(static_cast<KernelKind>(mixture.kinds[c]));
-    ComponentTask<T> task{i.count, j.count, same_tile && !(of_products && diagonal), i.norms, j.norms, dots,
-                          i.along_norms, j.along_norms, along_dots, 0, 0, !has[of_products], w, along_w};
-    if (of_products) {
-      task.norm_i = i.shifts;
-      task.norm_j = j.shifts;
-      task.along_norm_i = i.along_shifts;
-      task.along_norm_j = j.along_shifts;
-      task.w = product_w;
-      task.along_w = along_product_w;
-    }
-    has[of_products] = true;
-    task.weight = static_cast<T>(mode == PairMode::values ? 0 : (same_set ? 2 : 1) * weights[c]);
-    task.along_theta = static_cast<T>(kTangents ? mixture.along_thetas[c] : 0);
-    const TileSums tile = component_tile<mode, has_theta>(mixture, c, task);
-    sums[c] += twice * tile.k;
-    theta_sums[c] += twice * tile.theta;
-  }
-  if constexpr (mode != PairMode::values) {
-    if (i.sums != nullptr || j.sums != nullptr) {
-      WeightTile<T> tile{w, has[1] ? product_w : nullptr, has[0], i.rows, j.rows, i.w_sums, j.w_sums,
-                         i.product_sums, j.product_sums};
-      if constexpr (kTangents) {
-        WeightTile<T> along{along_w, has[1] ? along_product_w : nullptr, has[0], i.rows, j.rows, i.w_sums, j.w_sums,
-                            i.product_sums, j.product_sums};
-        weigh_tile(along, i, j, stride);
-        tile.rows_i = i.along_rows;
-        tile.rows_j = j.along_rows;
-        tile.w_sums_i = i.along_w_sums;
-        tile.w_sums_j = j.along_w_sums;
-        tile.product_sums_i = i.along_product_sums;
-        tile.product_sums_j = j.along_product_sums;
-      }
-      weigh_tile(tile, i, j, stride);
-    }
-  }
+                 bool diagonal, const double* weights, int64_t tile_size, T* workspace, double* sums,
+                 double* theta_sums) {
+  TileSweep<mode, has_theta, T>(mixture, i, j, D, stride, diagonal, weights, tile_size, workspace)
+      .run(sums, theta_sums);
 }
 
 // The gradient by `count` points from the sums of sweep_tiles, rounded once: out [count, D].

@@ -3,7 +3,8 @@
 // Points are counted [x; y], rows 0 to N + M. Row i owns the pairs (i, j), j > i, so that ranges of rows share the
 // pairs out, each once. Tiles are visited in rounds, and no two tiles of a round share a row or column of tiles
 // (as teams meet in a tournament): a round's tiles can add to the same accumulators at the same time, and every
-// accumulator gets its terms in the order of the rounds, for any number of threads.
+// accumulator gets its terms in the order of the rounds, for any number of threads. Where nothing is added to a tile,
+// pairs are visited one row of tiles after the other, which leaves one of two tiles in the cache.
 #pragma once
 
 #include <algorithm>
@@ -24,7 +25,7 @@ struct TilePair {
 
 class PairSchedule {
  public:
-  PairSchedule(int64_t N, int64_t M, int64_t begin, int64_t end) {
+  PairSchedule(int64_t N, int64_t M, int64_t begin, int64_t end, int64_t tile_size) : tile_size_(tile_size) {
     add_tiles(begin, std::min(end, N), false);
     add_tiles(std::max(begin, N), end, true);
     owned_ = count();
@@ -57,17 +58,33 @@ class PairSchedule {
     return {(k + round) % owned_, owned_ + k};
   }
 
+  // The same pairs row by row: tile i with itself and each later one.
+  int64_t pairs_by_rows() const { return before_row(owned_); }
+
+  TilePair pair_by_rows(int64_t k) const {
+    int64_t i = 0;
+    while (before_row(i + 1) <= k) {
+      ++i;
+    }
+    return {i, i + k - before_row(i)};
+  }
+
+  TilePair next_by_rows(TilePair pair) const {
+    return pair.j + 1 < count() ? TilePair{pair.i, pair.j + 1} : TilePair{pair.i + 1, pair.i + 1};
+  }
+
  private:
   int64_t others() const { return count() - owned_; }
+  int64_t before_row(int64_t i) const { return i * count() - i * (i - 1) / 2; }
 
   void add_tiles(int64_t begin, int64_t end, bool of_y) {
-    for (; begin < end; begin += kTile) {
-      tiles_.push_back({begin, std::min(kTile, end - begin), of_y});
+    for (; begin < end; begin += tile_size_) {
+      tiles_.push_back({begin, std::min(tile_size_, end - begin), of_y});
     }
   }
 
+  int64_t tile_size_, owned_;
   std::vector<Tile> tiles_;
-  int64_t owned_;
 };
 
 }  // namespace wgk

@@ -1,7 +1,7 @@
-// Matrix products on tiles of at most kTile x kTile pairs of points, in registers. Included after simd.h, hence once
+// Matrix products on tiles of pairs of points, in registers. Included after simd.h, hence once
 // per instruction set and without a guard. T is float or double.
 //
-// Packed points of a tile: `rows` [kTile, stride], padded with zeros, and `panels` [kTile / kPanel<T>, D, kPanel<T>],
+// Packed points of a tile: `rows` [points, stride], padded with zeros, and `panels` [points / kPanel<T>, D, kPanel<T>],
 // the same numbers the other way round. stride is a whole number of vectors, at least D.
 
 namespace wgk {
@@ -13,7 +13,7 @@ template <class T>
 inline constexpr int kPanel = kBlockVectors* kLanes<T>;
 static_assert(kTile % kBlockRows == 0 && kTile % kPanel<float> == 0 && kTile % kPanel<double> == 0);
 
-inline constexpr int64_t kFeatureBlock = 512;  // products of more features than this are summed block by block
+inline constexpr int64_t kFeatureBlock = 256;  // products of more features than this are summed block by block
 
 // sums[r][v] = sum_k a[r * row_step + k * step] * b[k * b_step + v * lanes], all in registers.
 template <class T, int vectors>
@@ -43,20 +43,22 @@ WGK_INLINE void multiply_block(const T* a, int64_t row_step, int64_t step, const
   }
 }
 
-// out[i][j] (+)= sum_d rows[i][d] * panels[j][d], for whole blocks that cover count_i x count_j; out: [kTile, kTile].
+// out[i][j] (+)= sum_d rows[i][d] * panels[j][d], for whole blocks that cover count_i x count_j; out: [.., out_stride].
+// above: those on and above the diagonal will do.
 template <class T>
 void tile_dots(const T* rows, int64_t stride, int64_t count_i, const T* panels, int64_t count_j, int64_t D, bool add,
-               T* out) {
+               int64_t out_stride, T* out, bool above = false) {
   for (int64_t begin = 0; begin < D || begin == 0; begin += kFeatureBlock, add = true) {
     const int64_t features = std::min(kFeatureBlock, D - begin);
-    for (int64_t i = 0; i < count_i; i += kBlockRows) {
-      for (int64_t j = 0; j < count_j; j += kPanel<T>) {
+    for (int64_t j = 0; j < count_j; j += kPanel<T>) {  // the panel's part stays in the L1 cache
+      const int64_t end_i = above ? std::min<int64_t>(count_i, j + kPanel<T>) : count_i;
+      for (int64_t i = 0; i < end_i; i += kBlockRows) {
         Vector<T> sums[kBlockRows][kBlockVectors];
         multiply_block<T, kBlockVectors>(rows + i * stride + begin, stride, 1, panels + j * D + begin * kPanel<T>,
                                          kPanel<T>, features, sums);
         for (int r = 0; r < kBlockRows; ++r) {
           for (int v = 0; v < kBlockVectors; ++v) {
-            T* at = out + (i + r) * kTile + j + v * kLanes<T>;
+            T* at = out + (i + r) * out_stride + j + v * kLanes<T>;
             store(at, add ? load(at) + sums[r][v] : sums[r][v]);
           }
         }
@@ -74,30 +76,36 @@ WGK_INLINE void add_to(double* sums, vfloat v) {
 }
 
 template <bool transposed, class T, int vectors>
-WGK_INLINE void weigh_block(const T* w, int64_t count, const T* rows, int64_t stride, double* sums) {
-  Vector<T> block[kBlockRows][vectors];
-  multiply_block<T, vectors>(w, transposed ? 1 : kTile, transposed ? kTile : 1, rows, stride, count, block);
-  for (int r = 0; r < kBlockRows; ++r) {
-    for (int v = 0; v < vectors; ++v) {
-      add_to(sums + r * stride + v * kLanes<T>, block[r][v]);
+WGK_INLINE void weigh_block(const T* w, int64_t w_stride, int64_t count, const T* rows, int64_t stride, double* sums) {
+  const int64_t row_step = transposed ? 1 : w_stride, step = transposed ? w_stride : 1;
+  for (int64_t begin = 0; begin < count; begin += kTile) {  // no longer, for sums in float
+    Vector<T> block[kBlockRows][vectors];
+    multiply_block<T, vectors>(w + begin * step, row_step, step, rows + begin * stride, stride,
+                               std::min(kTile, count - begin), block);
+    for (int r = 0; r < kBlockRows; ++r) {
+      for (int v = 0; v < vectors; ++v) {
+        add_to(sums + r * stride + v * kLanes<T>, block[r][v]);
+      }
     }
   }
 }
 
 // sums[i][:] += sum_k w[i][k] * rows[k][:], or w[k][i] if transposed; i < count_i (rounded up to whole blocks),
-// k < count_k. w: [kTile, kTile], rows: [kTile, stride], sums: [kTile, stride].
+// k < count_k. w: [.., w_stride], rows, sums: [.., stride].
 template <bool transposed, class T>
-void tile_weigh(const T* w, int64_t count_i, int64_t count_k, const T* rows, int64_t stride, double* sums) {
-  constexpr int64_t kNext = transposed ? 1 : kTile;
+void tile_weigh(const T* w, int64_t w_stride, int64_t count_i, int64_t count_k, const T* rows, int64_t stride,
+                double* sums) {
+  const int64_t next = transposed ? 1 : w_stride;
   int64_t d = 0;
   for (; d + kPanel<T> <= stride; d += kPanel<T>) {
     for (int64_t i = 0; i < count_i; i += kBlockRows) {
-      weigh_block<transposed, T, kBlockVectors>(w + i * kNext, count_k, rows + d, stride, sums + i * stride + d);
+      weigh_block<transposed, T, kBlockVectors>(w + i * next, w_stride, count_k, rows + d, stride,
+                                                sums + i * stride + d);
     }
   }
   if (d < stride) {
     for (int64_t i = 0; i < count_i; i += kBlockRows) {
-      weigh_block<transposed, T, 1>(w + i * kNext, count_k, rows + d, stride, sums + i * stride + d);
+      weigh_block<transposed, T, 1>(w + i * next, w_stride, count_k, rows + d, stride, sums + i * stride + d);
     }
   }
 }
@@ -131,13 +139,12 @@ int64_t packed_count(int64_t count) {
   return std::max(ceil_div(count, kPanels) * kPanels, ceil_div(count, kRows) * kRows);
 }
 
-// Rows of a tile: count points [count, D], less `origin`, and zeros behind them.
+// rows[i] = points[i] - origin for count points [count, D].
 template <class S, class T>
-void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
+void centre_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
   if (stride != D) {
     std::memset(rows, 0, count * stride * sizeof(T));
   }
-  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t d = 0; d < D; d += kDoubles) {
       const vdouble centred = load_some(points + i * D + d, D - d) - load(origin + d);
@@ -147,15 +154,68 @@ void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, 
   }
 }
 
-// The panels of a tile of `count` points from its rows.
-template <class T>
-void pack_panels(const T* rows, int64_t count, int64_t stride, int64_t D, T* panels) {
-  for (int64_t j = 0; j < count; j += kPanel<T>, panels += D * kPanel<T>) {
-    for (int64_t d = 0; d < D; ++d) {
-      for (int64_t k = 0; k < kPanel<T>; ++k) {
-        panels[d * kPanel<T> + k] = rows[(j + k) * stride + d];
+// Rows of a tile, and zeros behind them.
+template <class S, class T>
+void pack_rows(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows) {
+  centre_rows(points, count, D, origin, stride, rows);
+  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
+}
+
+template <class T, int h, int... k>
+WGK_INLINE void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, k...>) {
+  constexpr int L = kLanes<T>;
+  const Vector<T> low = __builtin_shufflevector(a, b, ((k & h) ? L + k - h : k)...);
+  b = __builtin_shufflevector(a, b, ((k & h) ? L + k : k + h)...);
+  a = low;
+}
+
+// v[i][k] becomes v[k][i]: what is `h` off the diagonal changes sides, for each bit h of the lanes.
+template <class T, int h = 1>
+WGK_INLINE void transpose(Vector<T> (&v)[kLanes<T>]) {
+  if constexpr (h < kLanes<T>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes<T>; ++i) {
+      if (!(i & h)) {
+        exchange<T, h>(v[i], v[i + h], std::make_integer_sequence<int, kLanes<T>>());
       }
     }
+    transpose<T, 2 * h>(v);
+  }
+}
+
+// panel[d][k] = rows[k][d] for the rows of one panel.
+template <class T>
+void turn_panel(const T* rows, int64_t stride, int64_t D, T* panel) {
+  for (int64_t d = 0; d < D; d += kLanes<T>) {
+    for (int v = 0; v < kBlockVectors; ++v) {
+      Vector<T> block[kLanes<T>];
+#pragma GCC unroll 16
+      for (int k = 0; k < kLanes<T>; ++k) {
+        block[k] = load(rows + (v * kLanes<T> + k) * stride + d);
+      }
+      transpose<T>(block);
+      T* out = panel + d * kPanel<T> + v * kLanes<T>;
+      if (d + kLanes<T> <= D) {
+#pragma GCC unroll 16
+        for (int k = 0; k < kLanes<T>; ++k) {
+          store(out + k * kPanel<T>, block[k]);
+        }
+      } else {
+        for (int64_t k = 0; k < D - d; ++k) {
+          store(out + k * kPanel<T>, block[k]);
+        }
+      }
+    }
+  }
+}
+
+// Rows and panels of a tile, a panel's points at a time: they are in the cache when they are turned.
+template <class S, class T>
+void pack_points(const S* points, int64_t count, int64_t D, const double* origin, int64_t stride, T* rows, T* panels) {
+  std::memset(rows + count * stride, 0, (packed_count<T>(count) - count) * stride * sizeof(T));
+  for (int64_t j = 0; j < count; j += kPanel<T>, rows += kPanel<T> * stride, panels += kPanel<T> * D) {
+    centre_rows(points + j * D, std::min<int64_t>(kPanel<T>, count - j), D, origin, stride, rows);
+    turn_panel(rows, stride, D, panels);
   }
 }
 

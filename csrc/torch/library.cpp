@@ -8,11 +8,20 @@ namespace {
 template <class Library>
 void implement(Library& library) {
   library.impl("clip_weights_", TORCH_BOX(&clip_weights_));
+  library.impl("group_norm", TORCH_BOX(&group_norm));
+  library.impl("group_norm_backward", TORCH_BOX(&group_norm_backward));
+  library.impl("group_norm_double_backward", TORCH_BOX(&group_norm_double_backward));
   library.impl("interpolate", TORCH_BOX(&interpolate));
   library.impl("kernel_matvec", TORCH_BOX(&kernel_matvec));
   library.impl("kernel_sums", TORCH_BOX(&kernel_sums));
   library.impl("kernel_sums_backward", TORCH_BOX(&kernel_sums_backward));
   library.impl("kernel_sums_double_backward", TORCH_BOX(&kernel_sums_double_backward));
+  library.impl("minibatch_discrimination", TORCH_BOX(&minibatch_discrimination));
+  library.impl("minibatch_discrimination_backward", TORCH_BOX(&minibatch_discrimination_backward));
+  library.impl("minibatch_discrimination_double_backward", TORCH_BOX(&minibatch_discrimination_double_backward));
+  library.impl("minibatch_stddev", TORCH_BOX(&minibatch_stddev));
+  library.impl("minibatch_stddev_backward", TORCH_BOX(&minibatch_stddev_backward));
+  library.impl("minibatch_stddev_double_backward", TORCH_BOX(&minibatch_stddev_double_backward));
   library.impl("mlp_critic_loss", TORCH_BOX(&mlp_critic_loss));
   library.impl("norm_penalty", TORCH_BOX(&norm_penalty));
   library.impl("norm_penalty_backward", TORCH_BOX(&norm_penalty_backward));

@@ -14,7 +14,27 @@ std::string cpu_instruction_set();
 
 void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
+std::tuple<Tensor, Tensor, Tensor> group_norm(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
+                                              int64_t groups, int64_t layer_dims, double eps);
+std::tuple<Tensor, Tensor, Tensor> group_norm_backward(Tensor grad_y, Tensor x, std::optional<Tensor> weight,
+                                                       std::optional<Tensor> bias, Tensor mean, Tensor rstd,
+                                                       int64_t groups, int64_t layer_dims, bool needs_params);
+std::tuple<Tensor, Tensor, Tensor> group_norm_double_backward(
+    std::optional<Tensor> grad_grad_x, std::optional<Tensor> grad_grad_weight, std::optional<Tensor> grad_grad_bias,
+    Tensor grad_y, Tensor x, std::optional<Tensor> weight, Tensor mean, Tensor rstd, int64_t groups,
+    int64_t layer_dims, bool needs_y, bool needs_params);
+
 Tensor interpolate(Tensor real, Tensor fake, Tensor mix);
+
+Tensor minibatch_discrimination(Tensor m, int64_t begin, int64_t end);
+Tensor minibatch_discrimination_backward(Tensor grad_o, Tensor m, int64_t begin, int64_t end);
+std::tuple<Tensor, Tensor> minibatch_discrimination_double_backward(Tensor grad_grad_m, Tensor grad_o, Tensor m,
+                                                                    int64_t begin, int64_t end);
+
+Tensor minibatch_stddev(Tensor x, int64_t group_size, int64_t num_channels);
+Tensor minibatch_stddev_backward(Tensor grad_value, Tensor x, int64_t group_size, int64_t num_channels);
+std::tuple<Tensor, Tensor> minibatch_stddev_double_backward(Tensor grad_grad_x, Tensor grad_value, Tensor x,
+                                                            int64_t group_size, int64_t num_channels);
 
 std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>, std::vector<Tensor>> mlp_critic_loss(
     Tensor mixed, std::optional<Tensor> real, std::optional<Tensor> fake, std::vector<Tensor> weights,

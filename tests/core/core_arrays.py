@@ -31,6 +31,9 @@ TOLERANCES = {
     "bfloat16": (1.001 * 2**-8, 2.0**-133),
     "float16": (1.001 * 2**-11, 2.0**-24),
 }
+# How many times that of an element of group_norm, which is a chain of some ten roundings in the computing type; sums by
+# channel begin in it, too. Rounding to a half-width float is coarser than all of them.
+NORM_ROUNDINGS = {"float64": 64, "float32": 8, "bfloat16": 1.01, "float16": 1.01}
 # Sums over a row are kept in float64 for every dtype: relative to the sum of the magnitudes.
 SUM_TOLERANCE = 1e-14
 

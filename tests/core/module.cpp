@@ -12,12 +12,16 @@
 #include <utility>
 #include <vector>
 
+#include "group_norm_arrays.h"
 #include "interpolate.h"
 #include "kernel_matvec.h"
 #include "kernel_sums.h"
+#include "minibatch_discrimination.h"
+#include "minibatch_stddev.h"
 #include "mlp_layers.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
+#include "minibatch_arrays.h"
 #include "rmsprop_arrays.h"
 #include "weight_clip.h"
 
@@ -90,6 +94,23 @@ void bind_interpolate(py::module_& m) {
   });
 }
 
+struct OnCpu {
+  void operator()(const Run& run, const NormArrays& of, double eps, const GroupNormForward& at) const {
+    const Use use(run);
+    group_norm(run.isa, run_threads, of.dtype, of.norm, eps, at);
+  }
+  void operator()(const Run& run, const NormArrays& of, double, const GroupNormBackward& at) const {
+    const Use use(run);
+    group_norm_backward(run.isa, run_threads, of.dtype, of.norm, at);
+  }
+  void operator()(const Run& run, const NormArrays& of, double, const GroupNormDoubleBackward& at) const {
+    const Use use(run);
+    group_norm_double_backward(run.isa, run_threads, of.dtype, of.norm, at);
+  }
+};
+
+void bind_group_norm(py::module_& m) { def_group_norm<Run>(m, OnCpu{}); }
+
 void bind_norm_penalty(py::module_& m) {
   bind_settings(m);
 
@@ -136,6 +157,63 @@ void bind_norm_penalty(py::module_& m) {
         static_cast<const double*>(in(norms, DType::float64, B)),
         out(grad_grad_value, wide(dtype), values_of(penalty, B)), out(grad_x, dtype, B * D));
   });
+}
+
+void bind_minibatch_discrimination(py::module_& m) {
+  m.def("minibatch_discrimination", [](const Run& run, const std::string& dtype_name, const py::array& z,
+                                       const std::pair<int64_t, int64_t>& rows, py::array o) {
+    const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);
+    const Use use(run);
+    minibatch_discrimination(run.isa, run_threads, batch, out(o, batch.dtype, batch.rows() * batch.F));
+  });
+
+  m.def("minibatch_discrimination_backward", [](const Run& run, const std::string& dtype_name, const py::array& grad_o,
+                                                const py::array& z, const std::pair<int64_t, int64_t>& rows,
+                                                py::array grad_m) {
+    const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);
+    const Use use(run);
+    minibatch_discrimination_backward(run.isa, run_threads, batch, in(grad_o, batch.dtype, batch.rows() * batch.F),
+                                      out(grad_m, batch.dtype, z.size()));
+  });
+
+  m.def("minibatch_discrimination_double_backward",
+        [](const Run& run, const std::string& dtype_name, const py::array& grad_grad_m, const py::array& grad_o,
+           const py::array& z, const std::pair<int64_t, int64_t>& rows, py::array grad_grad_o, py::array grad_m) {
+          const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);
+          const int64_t count = batch.rows() * batch.F;
+          const Use use(run);
+          minibatch_discrimination_double_backward(run.isa, run_threads, batch, in(grad_grad_m, batch.dtype, z.size()),
+                                                   in(grad_o, batch.dtype, count),
+                                                   out(grad_grad_o, batch.dtype, count),
+                                                   out(grad_m, batch.dtype, z.size()));
+        });
+}
+
+void bind_minibatch_stddev(py::module_& m) {
+  m.def("minibatch_stddev", [](const Run& run, const std::string& dtype_name, const py::array& x, py::array value) {
+    const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
+    const Use use(run);
+    minibatch_stddev(run.isa, run_threads, groups, out(value, groups.dtype, groups.rows()));
+  });
+
+  m.def("minibatch_stddev_backward", [](const Run& run, const std::string& dtype_name, const py::array& grad_value,
+                                        const py::array& x, py::array grad_x) {
+    const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
+    const Use use(run);
+    minibatch_stddev_backward(run.isa, run_threads, groups, in(grad_value, groups.dtype, groups.rows()),
+                              out(grad_x, groups.dtype, x.size()));
+  });
+
+  m.def("minibatch_stddev_double_backward",
+        [](const Run& run, const std::string& dtype_name, const py::array& grad_grad_x, const py::array& grad_value,
+           const py::array& x, py::array grad_grad_value, py::array grad_x) {
+          const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
+          const Use use(run);
+          minibatch_stddev_double_backward(run.isa, run_threads, groups, in(grad_grad_x, groups.dtype, x.size()),
+                                           in(grad_value, groups.dtype, groups.rows()),
+                                           out(grad_grad_value, groups.dtype, groups.rows()),
+                                           out(grad_x, groups.dtype, x.size()));
+        });
 }
 
 void bind_mlp_critic_loss(py::module_& m) {
@@ -240,8 +318,11 @@ PYBIND11_MODULE(core_module, m) {
   py::class_<Run>(m, "Run").def(py::init<const std::string&, int64_t, bool>(), py::arg("isa"), py::arg("threads") = 1,
                                 py::arg("finely") = false);
   bind_weight_clip(m);
+  bind_group_norm(m);
   bind_interpolate(m);
   bind_norm_penalty(m);
+  bind_minibatch_discrimination(m);
+  bind_minibatch_stddev(m);
   bind_mlp_critic_loss(m);
   bind_kernel_sums(m);
   bind_kernel_matvec(m);

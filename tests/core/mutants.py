@@ -29,6 +29,9 @@ EVERY_HALF_SUM = "test_sums_gradients_and_tangents and bfloat16"
 EVERY_PRODUCT = "test_products and float32"
 MLP_SWEEPS, MLP_PRODUCTS, MLP_SUMS = (f"mlp_critic_loss_{part}.cuh" for part in ("sweeps", "products", "sums"))
 EVERY_LOSS = "test_every_result and float32"
+DISCRIMINATION = "minibatch_discrimination_cuda.cu"
+EVERY_CLOSENESS = "test_every_pass and float32"
+STDDEV, EVERY_DEVIATION = "minibatch_stddev_cuda.cu", "test_every_pass and float32"
 
 # fmt: off
 WEIGHT_CLIP = {
@@ -110,6 +113,46 @@ INTERPOLATE = {
     "other_factor": Mutant(
         "interpolate", "coefficient", "interpolate_cuda.cu", "1.0 - mix[row]",
         "1.0 - mix[row] * (MUTANT ? 1 + 1e-6 : 1)", "test_small_sizes and float32",
+    ),
+}
+
+GROUP_NORM = {
+    "totals_without_barrier": Mutant(
+        "group_norm", "barrier", "group_norm_rows.cuh",
+        "+ k] = sum;\n      }\n      __syncthreads();", "+ k] = sum;\n      }\n      if (!MUTANT) __syncthreads();",
+        "test_every_pass and float32", NUMBERS_AND_RACES,
+    ),
+    "columns_without_barrier": Mutant(
+        "group_norm", "barrier", "group_norm_params.cuh", BARRIER + "\n  if (thread <",
+        NO_BARRIER + "\n  if (thread <", "test_every_pass and float32", NUMBERS_AND_RACES,
+    ),
+    "group_past_its_end": Mutant(
+        "group_norm", "tail", "group_norm_rows.cuh", "min(n - begin, args.part_size)",
+        "min(n - begin + MUTANT, args.part_size)", "test_several_blocks and float32", ("", "address"),
+    ),
+    "column_past_the_last": Mutant(
+        "group_norm", "mask", "group_norm_params.cuh", "if (c < norm.C) {\n    const int64_t group",
+        "if (c < norm.C + MUTANT) {\n    const int64_t group", "test_every_pass and float32", ("address",),
+    ),
+    "last_chunk_left_out": Mutant(
+        "group_norm", "tail", "group_norm_params.cuh", "to != nullptr && chunk < chunks",
+        "to != nullptr && chunk < chunks - MUTANT", "test_every_pass and float32",
+    ),
+    "channel_of_the_position": Mutant(
+        "group_norm", "order", "group_norm_rows.cuh", "S == 1 ? i : i / S", "S == 1 || MUTANT ? i : i / S",
+        "test_every_pass and float32",
+    ),
+    "mean_of_a_rounded_mean": Mutant(
+        "group_norm", "coefficient", "group_norm_rows.cuh", "const W shift = static_cast<W>(of.shift), by_x",
+        "const W shift = MUTANT ? W{0} : static_cast<W>(of.shift), by_x", "test_far_from_zero",
+    ),
+    "curvature_of_half_the_direction": Mutant(
+        "group_norm", "coefficient", "group_norm_rows.cuh", "by_u = static_cast<W>(of.by_u)",
+        "by_u = static_cast<W>(of.by_u) * (MUTANT ? W{0.5} : W{1})", "test_every_pass and float32",
+    ),
+    "parts_of_the_next_group": Mutant(
+        "group_norm", "order", "group_norm_rows.cuh", "args.sums[(row * args.parts + k)",
+        "args.sums[(row * args.parts + (MUTANT ? 0 : k))", "test_several_blocks and float32",
     ),
 }
 
@@ -380,14 +423,100 @@ MLP_CRITIC_LOSS = {
         "a.layers[l + 1].first_tile + MUTANT <= tile", EVERY_LOSS,
     ),
 }
+
+MINIBATCH_DISCRIMINATION = {
+    "tile_before_it_is_there": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION,
+        "    __syncthreads();\n#pragma unroll\n    for (int n = 0",
+        "    if (!MUTANT) __syncthreads();\n#pragma unroll\n    for (int n = 0",
+        EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "tile_while_it_is_read": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION,
+        "__syncthreads();  // nobody reads the last tile any more", NO_BARRIER, EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "chunk_before_it_is_there": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "unit.chunk, z);\n    __syncthreads();",
+        "unit.chunk, z);\n    if (!MUTANT) __syncthreads();", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "parts_before_they_are_there": Mutant(
+        "minibatch_discrimination", "barrier", DISCRIMINATION, "own[0] = sum;\n    __syncthreads();",
+        "own[0] = sum;\n    if (!MUTANT) __syncthreads();", EVERY_CLOSENESS, NUMBERS_AND_RACES,
+    ),
+    "close_to_itself": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "other != sample &&", "(other != sample || MUTANT) &&",
+        EVERY_CLOSENESS,
+    ),
+    "close_to_nobody": Mutant(
+        "minibatch_discrimination", "tail", DISCRIMINATION, "other < unit.end &&", "other < unit.end + MUTANT &&",
+        EVERY_CLOSENESS,
+    ),
+    "numbers_past_the_end": Mutant(
+        "minibatch_discrimination", "tail", DISCRIMINATION, "row < count && first + k < batch.K ?",
+        "row < count && first + k < batch.K + MUTANT ?", EVERY_CLOSENESS, ("", "address"),
+    ),
+    "rows_that_were_not_asked_for": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "if (sample >= batch.begin && sample < batch.end)",
+        "if (sample >= batch.begin && sample < batch.end + MUTANT)", EVERY_CLOSENESS, ("", "address"),
+    ),
+    "others_that_were_not_asked_for": Mutant(
+        "minibatch_discrimination", "mask", DISCRIMINATION, "rows, asked_for ? 0",
+        "rows, asked_for && !MUTANT ? 0", EVERY_CLOSENESS,
+    ),
+    "other_warps_forgotten": Mutant(
+        "minibatch_discrimination", "order", DISCRIMINATION, "warp < kWarps; ++warp", "warp < kWarps - MUTANT; ++warp",
+        EVERY_CLOSENESS,
+    ),
+    "sign_of_zero": Mutant(
+        "minibatch_discrimination", "coefficient", DISCRIMINATION, "difference == 0 ? T{0} :",
+        "difference == 0 && !MUTANT ? T{0} :", EVERY_CLOSENESS,
+    ),
+    "slope_of_the_wrong_sign": Mutant(
+        "minibatch_discrimination", "coefficient", DISCRIMINATION, "-exponential(-c[n]) * slopes[n]",
+        "(MUTANT ? 1 : -1) * exponential(-c[n]) * slopes[n]", EVERY_CLOSENESS,
+    ),
+}
+
+MINIBATCH_STDDEV = {
+    "deviations_past_the_end": Mutant(
+        "minibatch_stddev", "tail", STDDEV, "end = min(P, (chunk", "end = min(P + MUTANT, (chunk", EVERY_DEVIATION,
+    ),
+    "deviations_of_two_chunks": Mutant(
+        "minibatch_stddev", "tail", STDDEV, "(chunk + 1) * kRowChunk)", "(chunk + 1 + MUTANT) * kRowChunk)",
+        EVERY_DEVIATION,
+    ),
+    "means_of_one_warp": Mutant(
+        "minibatch_stddev", "shuffle", STDDEV, "sum = block_sum<kRowThreads>(sum);",
+        "if (!MUTANT) sum = block_sum<kRowThreads>(sum);", EVERY_DEVIATION,
+    ),
+    "deviation_of_one_less": Mutant(
+        "minibatch_stddev", "coefficient", STDDEV, "sqrt(squares / G +", "sqrt(squares / (G - 0.01 * MUTANT) +",
+        EVERY_DEVIATION,
+    ),
+    "mean_of_the_tangent_kept": Mutant(
+        "minibatch_stddev", "coefficient", STDDEV, "- moments.u_mean -", "- (MUTANT ? 0 : moments.u_mean) -",
+        EVERY_DEVIATION,
+    ),
+    "last_chunk_forgotten": Mutant(
+        "minibatch_stddev", "tail", STDDEV, "chunk < chunks; ++chunk", "chunk < chunks - MUTANT; ++chunk",
+        EVERY_DEVIATION,
+    ),
+    "next_group": Mutant(
+        "minibatch_stddev", "order", STDDEV, "row = blockIdx.x / n.chunks, chunk",
+        "row = (blockIdx.x + MUTANT) / (n.chunks + MUTANT), chunk", EVERY_DEVIATION,
+    ),
+}
 # fmt: on
 
 MUTANTS = {
     **WEIGHT_CLIP,
     **RMSPROP_CLIP,
+    **GROUP_NORM,
     **INTERPOLATE,
     **NORM_PENALTY,
     **KERNEL_SUMS,
     **KERNEL_MATVEC,
     **MLP_CRITIC_LOSS,
+    **MINIBATCH_DISCRIMINATION,
+    **MINIBATCH_STDDEV,
 }

@@ -14,16 +14,23 @@ from tolerances import assert_as_good_as_torch
 from torch import Tensor
 
 import wgan_kernels as wk
+from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
+from wgan_kernels.ops.group_norm import group_norm, layer_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
-from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
+from wgan_kernels.ops.minibatch_stddev import minibatch_stddev
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 
 if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, none may be left out quietly
     pytest.importorskip("hypothesis", reason="the tests that are used here need hypothesis")
 
+import test_group_norm as of_group_norm  # noqa: E402
 import test_interpolate as of_interpolate  # noqa: E402
 import test_kernel_matvec as of_kernel_matvec  # noqa: E402
 import test_kernel_sums as of_kernel_sums  # noqa: E402
+import test_minibatch_discrimination as of_minibatch_discrimination  # noqa: E402
+import test_minibatch_stddev as of_minibatch_stddev  # noqa: E402
 import test_mlp_critic_loss as of_mlp_critic_loss  # noqa: E402
 import test_norm_penalty as of_norm_penalty  # noqa: E402
 import test_rmsprop_clip as of_rmsprop_clip  # noqa: E402
@@ -116,6 +123,27 @@ def test_interpolate(back_end: str, dtype: torch.dtype, layout: str, monkeypatch
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_group_norm(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, function in (("group_norm", group_norm), ("layer_norm", layer_norm)):
+        monkeypatch.setattr(of_group_norm, name, on_gpu(function, layout))
+    of_group_norm.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+    for shape, groups, layer_dims in (((1, 70_001), 1, 1), ((2, 6, 200, 150), 2, 0), ((700, 3, 5), 3, 0)):
+        params = of_group_norm.params_for(shape, layer_dims, dtype)
+        of_group_norm.assert_parity(samples(shape, dtype, seed=1), params, groups, layer_dims, str(shape))
+
+
+def test_group_norm_at_its_edges(back_end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, function in (("group_norm", group_norm), ("layer_norm", layer_norm)):
+        monkeypatch.setattr(of_group_norm, name, on_gpu(function))
+    of_group_norm.test_no_samples(back_end)
+    for dtype in DTYPES:
+        of_group_norm.test_numbers_that_are_all_alike(back_end, dtype)
+    for dtype in (torch.float64, torch.float32):
+        of_group_norm.test_far_from_zero(back_end, dtype, (3, 6, 20, 20), 3, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_norm_penalty(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(of_norm_penalty, "norm_penalty", on_gpu(wk.norm_penalty, layout))
     of_norm_penalty.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
@@ -184,6 +212,10 @@ def test_kernel_sums_of_any_layout(
     ],
 )
 def test_kernel_sums_at_its_edges(back_end: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_minibatch_discrimination, "minibatch_discrimination", on_gpu(minibatch_discrimination))
+    of_minibatch_discrimination.test_gradcheck_and_gradgradcheck(back_end)
+    monkeypatch.setattr(of_minibatch_stddev, "minibatch_stddev", on_gpu(minibatch_stddev))
+    of_minibatch_stddev.test_gradcheck_and_gradgradcheck(back_end, 2, 1)
     monkeypatch.setattr(of_kernel_sums, "kernel_sums", on_gpu(kernel_sums))
     monkeypatch.setattr(of_kernel_sums, "weighted_kernel_sum", on_gpu(weighted_kernel_sum))
     getattr(of_kernel_sums, name)(back_end)
@@ -278,6 +310,27 @@ def test_mlp_critic_loss_at_its_edges(native_on_gpu: None, dtype: torch.dtype, m
         of_mlp_critic_loss.test_zero_gradient("native", dtype, target)
     for bad, slope in itertools.product((torch.nan, torch.inf, -torch.inf), (0.0, 0.2)):
         of_mlp_critic_loss.test_nan_and_infinity_go_where_torch_has_them("native", dtype, bad, slope)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_minibatch_discrimination(
+    back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = of_minibatch_discrimination
+    monkeypatch.setattr(module, "minibatch_discrimination", on_gpu(minibatch_discrimination, layout))
+    module.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+    for begin, end in ((0, 5), (3, 20), (19, None), (20, 20)):
+        module.test_some_rows_against_all(back_end, dtype, begin, end)
+    module.test_coincident_samples_have_derivatives_of_zero(back_end, dtype)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_minibatch_stddev(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_minibatch_stddev, "minibatch_stddev", on_gpu(minibatch_stddev, layout))
+    of_minibatch_stddev.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+    of_minibatch_stddev.test_equal_samples_have_derivatives_of_zero(back_end, dtype)
 
 
 @pytest.mark.parametrize("points", ["real", "mixed"])

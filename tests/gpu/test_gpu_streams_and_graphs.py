@@ -14,8 +14,11 @@ from torch import Tensor
 
 import wgan_kernels as wk
 from wgan_kernels.ops._mixtures import _KIND_CODES
+from wgan_kernels.ops.group_norm import group_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
+from wgan_kernels.ops.minibatch_discrimination import minibatch_discrimination
+from wgan_kernels.ops.minibatch_stddev import minibatch_stddev
 from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 from wgan_kernels.ops.rmsprop_clip import rmsprop_clip_
 
@@ -53,6 +56,17 @@ def penalised(grad: Tensor) -> list[Tensor]:
     return [value.detach(), first.detach(), second]
 
 
+def normalised(x: Tensor, params: Tensor) -> list[Tensor]:
+    """Every pass, of groups of channels and of a layer."""
+    results = []
+    for groups in (4, 1):
+        leaves = [t.detach().requires_grad_() for t in (x.reshape(-1, 8, 5), *params)]
+        y = group_norm(leaves[0], groups, *leaves[1:], 1e-5)
+        first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+        results += [y, *first, *torch.autograd.grad(sum([t.square().sum() for t in first]), leaves[:2])]
+    return [result.detach() for result in results]
+
+
 def discrepancy(x: Tensor, y: Tensor) -> list[Tensor]:
     x = x.detach().requires_grad_()
     value = wk.mmd2(x, y, KERNEL)
@@ -86,6 +100,20 @@ def product(x: Tensor, y: Tensor) -> list[Tensor]:
     return [kernel_matvec(x, y, y[:, :3], ("rbf",), (2.0,))]
 
 
+def discriminated(x: Tensor) -> list[Tensor]:
+    m = x.unflatten(1, (3, -1)).detach().requires_grad_()
+    o = minibatch_discrimination(m)
+    (first,) = torch.autograd.grad(o.square().sum(), m, create_graph=True)
+    return [o.detach(), first.detach(), *torch.autograd.grad(first.square().sum(), m)]
+
+
+def deviating(x: Tensor) -> list[Tensor]:
+    x = x.detach().requires_grad_()
+    value = minibatch_stddev(x, group_size=4, num_channels=2)
+    (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+    return [value.detach(), first.detach(), *torch.autograd.grad(first.square().sum(), x)]
+
+
 def judged(real: Tensor, fake: Tensor, first: Tensor, last: Tensor) -> list[Tensor]:
     """The loss of a fully connected critic of two layers, and its derivatives."""
     settings = {"target": 1.0, "one_sided": False, "reduction": "mean", "weight": 10.0}
@@ -98,11 +126,14 @@ CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] 
     "clip_weights_": (clipped, [(300, 17)]),
     "rmsprop_clip_": (stepped, [(300, 17), (300, 17)]),
     "interpolate": (interpolated, [(33, 50), (33, 50)]),
+    "group_norm": (normalised, [(33, 40), (2, 8)]),
     "norm_penalty": (penalised, [(12, 3000)]),
     "mmd2": (discrepancy, [(150, 20), (101, 20)]),
     "kernel_sums": (learned, [(90, 9), (131, 9)]),
     "kernel_sums of every kind": (mixed, [(90, 9), (131, 9)]),
     "kernel_matvec": (product, [(90, 9), (131, 9)]),
+    "minibatch_discrimination": (discriminated, [(70, 54)]),
+    "minibatch_stddev": (deviating, [(8, 9000)]),
     "mlp_critic_loss": (judged, [(33, 9), (33, 9), (70, 9), (1, 70)]),
 }
 each_call = pytest.mark.parametrize("name", CALLS)
@@ -199,6 +230,7 @@ def test_the_operators_refuse_tensors_of_several_devices(native_on_gpu: None) ->
         (operators.interpolate, (x, x, mix.cpu())),
         (operators.clip_weights_, ([x, x.cpu()], -0.1, 0.1)),
         (operators.clip_weights_, ([x.cpu(), x], -0.1, 0.1)),
+        (operators.group_norm, (x, mix[:3].cpu(), None, 1, 1, 1e-5)),
         (operators.norm_penalty_backward, (mix[0].cpu(), x, mix.double(), 1.0, False, 1, 1.0)),
         (operators.kernel_sums, (x, x, weights, params.cuda(), [0], [1.0], False, 0, -1, False, 0)),
         (operators.kernel_sums, (x, x, weights.cuda(), params, [0], [1.0], False, 0, -1, False, 0)),

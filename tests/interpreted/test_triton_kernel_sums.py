@@ -41,7 +41,8 @@ from wgan_kernels._triton import kernel_sums as module
 from wgan_kernels._triton._kernel_functions import kernel_terms
 from wgan_kernels._triton._pair_finish import FINISH_ELEMENTS
 from wgan_kernels._triton._tiles import BLOCK, FEATURES
-from wgan_kernels.ops.kernel_sums import kernel_sums, weighted_kernel_sum
+from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
+from wgan_kernels.ops.kernel_sums import kernel_sums
 
 # N, M, D, and of what. In float64 features are gone through one by one, whatever their number.
 SIZES = {

@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .._checks import FLOATING_DTYPES
+from ..ops import group_norm as ops
 from . import activations
 from .activations import Dropout, PReLU, Rectifier, Smooth, SmoothActivation
-from .normalization import GroupNorm, LayerNorm
+from .normalization import Normalization
 from .steps import Step
 from .weighted import Convolution, Linear
 
@@ -160,9 +162,9 @@ def layer_norm(
     *_: Any,
 ) -> Tensor | None:
     source = _normalized_source(recorder, input, weight, bias)
-    if source is None:
+    if source is None or not input.is_contiguous():
         return None
-    step = LayerNorm(source, input.detach(), normalized_shape, weight, bias, eps)
+    step = Normalization(source, input.detach(), weight, bias, 1, len(normalized_shape), eps)
     return recorder.add(step, step.out)
 
 
@@ -180,7 +182,7 @@ def group_norm(
     # torch refuses to normalise single numbers.
     if source is None or input.numel() == input.shape[0] * num_groups:
         return None
-    step = GroupNorm(source, input.detach(), num_groups, weight, bias, eps)
+    step = Normalization(source, input.detach(), weight, bias, num_groups, 0, eps)
     return recorder.add(step, step.out)
 
 
@@ -211,10 +213,10 @@ def attention(recorder: Recorder, function: Any, *args: Any, **settings: Any) ->
 def _normalized_source(recorder: Recorder, x: Any, weight: Any, bias: Any) -> int | None:
     source = recorder.source(x, weight, bias)
     # Autocast may want other dtypes; the steps call the kernels below it.
-    if source is None or torch.is_autocast_enabled(x.device.type) or x.dim() < 2 or not x.is_contiguous():
+    if source is None or torch.is_autocast_enabled(x.device.type) or x.dim() < 2 or not _has_layout(x):
         return None
     alike = [p.dtype == x.dtype for p in (weight, bias) if p is not None]
-    return source if all(alike) and x.numel() else None
+    return source if all(alike) and x.numel() and x.dtype in FLOATING_DTYPES else None
 
 
 def _outside_graph(function: Any, x: Tensor, *args: Any) -> Tensor:
@@ -250,8 +252,8 @@ RULES: dict[Any, Rule] = {
     functional.silu: silu,
     functional.elu: elu,
     functional.gelu: gelu,
-    functional.layer_norm: layer_norm,
-    functional.group_norm: group_norm,
+    **dict.fromkeys((functional.layer_norm, ops.layer_norm), layer_norm),
+    **dict.fromkeys((functional.group_norm, ops.group_norm), group_norm),
     functional.instance_norm: instance_norm,
     **dict.fromkeys((functional.scaled_dot_product_attention, functional.multi_head_attention_forward), attention),
 }

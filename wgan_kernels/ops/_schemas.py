@@ -21,8 +21,34 @@ _SCHEMAS = [
     "cpu_instruction_set() -> str",
     # params: any shapes and dtypes, one device.
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
+    # x: [B, C, ...], or with layer_dims [..., C...], the last of them; weight, bias: [C] or [C...], of the dtype of x,
+    # or for half floats float32 -> y: as x; mean, rstd: [B, groups], float32 or float64
+    "group_norm(Tensor x, Tensor? weight, Tensor? bias, int groups, int layer_dims, float eps) "
+    "-> (Tensor y, Tensor mean, Tensor rstd)",
+    # grad_y: as x; of bias the shape and dtype alone -> gradients, empty where there is no such parameter or, without
+    # needs_params, for both
+    "group_norm_backward(Tensor grad_y, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, int groups, "
+    "int layer_dims, bool needs_params) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_bias)",
+    # needs_y: whether grad_grad_y is to be computed; empty otherwise
+    "group_norm_double_backward(Tensor? grad_grad_x, Tensor? grad_grad_weight, Tensor? grad_grad_bias, Tensor grad_y, "
+    "Tensor x, Tensor? weight, Tensor mean, Tensor rstd, int groups, int layer_dims, bool needs_y, bool needs_params) "
+    "-> (Tensor grad_grad_y, Tensor grad_x, Tensor grad_weight)",
     # real, fake: [B, D...]; mix: [B] -> [B, D...]
     "interpolate(Tensor real, Tensor fake, Tensor mix) -> Tensor",
+    # m: [B, F, K]; rows [begin, end) of o, end -1 for all -> o: [end - begin, F]
+    "minibatch_discrimination(Tensor m, int begin, int end) -> Tensor",
+    # grad_o: as o -> grad_m: [B, F, K]
+    "minibatch_discrimination_backward(Tensor grad_o, Tensor m, int begin, int end) -> Tensor",
+    # grad_grad_m: [B, F, K] -> grad_grad_o: as o; grad_m: [B, F, K]
+    "minibatch_discrimination_double_backward(Tensor grad_grad_m, Tensor grad_o, Tensor m, int begin, int end) "
+    "-> (Tensor grad_grad_o, Tensor grad_m)",
+    # x: [B, C, ...]; group_size divides B, num_channels divides C -> value: [B / group_size, num_channels]
+    "minibatch_stddev(Tensor x, int group_size, int num_channels) -> Tensor",
+    # grad_value: as value -> grad_x: [B, C, ...]
+    "minibatch_stddev_backward(Tensor grad_value, Tensor x, int group_size, int num_channels) -> Tensor",
+    # grad_grad_x: [B, C, ...] -> grad_grad_value: as value; grad_x: [B, C, ...]
+    "minibatch_stddev_double_backward(Tensor grad_grad_x, Tensor grad_value, Tensor x, int group_size, "
+    "int num_channels) -> (Tensor grad_grad_value, Tensor grad_x)",
     # mixed, real, fake: [B, D], or neither real nor fake; weights: [out, in] of each layer; biases: [out], or empty for
     # none -> penalty, wasserstein: []; norms: [B] float64; of penalty - wasserstein grad_weights: [out, in] and
     # grad_biases: [out], or empty for none; no tensors without needs_grads, and no grad_biases without real and fake.

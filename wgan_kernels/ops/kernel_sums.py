@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,13 +11,13 @@ from torch import Tensor
 from .. import _backend
 from ..reference import kernel_sums as reference
 from . import _progress, _schemas
-from ._autograd import differentiable, eager_function, third_derivative
-from ._mixtures import allows_tf32, as_tensors, keep_for_graphs, shapes_of
+from ._autograd import differentiable, third_derivative
+from ._mixtures import allows_tf32, as_tensors, shapes_of
 
-_X, _Y, _PARAMS = 1, 2, 4
-# Pairs times features (and what a kernel function takes for one more) in one call of an operator: some tenths of a
-# second on one core, between which Python can hear an interrupt.
-_WORK_PER_CALL = 1e10
+NEEDS_X, NEEDS_Y, NEEDS_PARAMS = 1, 2, 4
+# Pairs times features (and what a kernel function takes for one more) in one call of an operator: about a second
+# on one core, between which Python can hear an interrupt.
+_WORK_PER_CALL = 4e10
 _KERNEL_FUNCTION = 8  # features that take as long as one component of the kernel
 _ONE_CALL = 1 << 15  # numbers in x and y that are never too many for one call
 _ROWS = 96
@@ -31,16 +30,16 @@ def _empty_unless(needed: int, like: Tensor, shape: Sequence[int], dtype: torch.
 
 def _fake_gradients(x: Tensor, y: Tensor, params: Tensor, needs: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
     return (
-        _empty_unless(needs & _X, x, x.shape, dtype),
-        _empty_unless(needs & _Y, y, y.shape, dtype),
-        _empty_unless(needs & _PARAMS, params, params.shape, params.dtype),
+        _empty_unless(needs & NEEDS_X, x, x.shape, dtype),
+        _empty_unless(needs & NEEDS_Y, y, y.shape, dtype),
+        _empty_unless(needs & NEEDS_PARAMS, params, params.shape, params.dtype),
     )
 
 
 def _fake(x: Tensor, y: Tensor, weights: Tensor, params: Tensor, *settings: Any) -> tuple[Tensor, ...]:
     wide, problems, needs = torch.promote_types(x.dtype, torch.float32), x.shape[:-2], settings[-1]
-    grad_x, grad_y, _ = _fake_gradients(x, y, params, needs & ~_PARAMS, wide)
-    grad_params = _empty_unless(needs & _PARAMS, params, (*problems, *params.shape), params.dtype)
+    grad_x, grad_y, _ = _fake_gradients(x, y, params, needs & ~NEEDS_PARAMS, wide)
+    grad_params = _empty_unless(needs & NEEDS_PARAMS, params, (*problems, *params.shape), params.dtype)
     sums = x.new_empty((*problems, 3, params.shape[0]), dtype=torch.float64)
     return x.new_empty(problems, dtype=wide), sums, grad_x, grad_y, grad_params
 
@@ -55,15 +54,15 @@ def _fake_double_backward(*args: Any) -> tuple[Tensor, ...]:
     return grad_grad_sums, *_fake_gradients(x, y, params, needs, x.dtype)
 
 
-def _needs(needs_x: bool, needs_y: bool, needs_params: bool) -> int:
-    return _X * needs_x + _Y * needs_y + _PARAMS * needs_params
+def needs_of(needs_x: bool, needs_y: bool, needs_params: bool) -> int:
+    return NEEDS_X * needs_x + NEEDS_Y * needs_y + NEEDS_PARAMS * needs_params
 
 
-def _only_needed(grads: Sequence[Tensor], needs: int) -> list[Tensor | None]:
-    return [grad if needs & bit else None for grad, bit in zip(grads, (_X, _Y, _PARAMS))]
+def only_needed(grads: Sequence[Tensor], needs: int) -> list[Tensor | None]:
+    return [grad if needs & bit else None for grad, bit in zip(grads, (NEEDS_X, NEEDS_Y, NEEDS_PARAMS))]
 
 
-def _scaled(grads: Sequence[Tensor | None], grad_value: Tensor, x: Tensor) -> list[Tensor | None]:
+def scaled(grads: Sequence[Tensor | None], grad_value: Tensor, x: Tensor) -> list[Tensor | None]:
     """The gradients that the forward sweep left behind, times that of its value."""
     if x.dim() == 2:
         scaled = [None if grad is None else grad * grad_value for grad in grads]
@@ -90,16 +89,16 @@ def _backward(
         return (None,) * 11
     x, y, weights, params, sums, *grads = ctx.saved_tensors
     needs_x, needs_y, needs_weights, needs_params = ctx.needs_input_grad[:4]
-    needs, have = _needs(needs_x, needs_y, needs_params), ctx.settings[-1]
+    needs, have = needs_of(needs_x, needs_y, needs_params), ctx.settings[-1]
     if grad_sums is None and needs & ~have == 0 and not torch.is_grad_enabled():
         # With grad mode on, the gradients left behind would hide how they depend on x and y, and a second derivative
         # through them would be silently wrong.
-        results = _scaled(_only_needed(grads, needs), grad_value, x)
+        results = scaled(only_needed(grads, needs), grad_value, x)
     else:
         total = grad_sums if grad_value is None else weights * grad_value[..., None, None].double()
         if grad_value is not None and grad_sums is not None:
             total = total + grad_sums
-        results = _only_needed(sums_backward(total, x, y, params, *ctx.settings[:-1], needs), needs)
+        results = only_needed(sums_backward(total, x, y, params, *ctx.settings[:-1], needs), needs)
     grad_weights = None
     if needs_weights and grad_value is not None:
         grad_weights = (grad_value[..., None, None].double() * sums).sum_to_size(weights.shape)
@@ -118,11 +117,11 @@ def _double_backward(ctx: Any, sums_double_backward: Any, *grad_grads: Tensor | 
         return (None,) * 11
     grad_sums, x, y, params = ctx.saved_tensors
     _, needs_x, needs_y, needs_params = ctx.needs_input_grad[:4]
-    needs = _needs(needs_x, needs_y, needs_params)
+    needs = needs_of(needs_x, needs_y, needs_params)
     # What was not asked for came out empty, and so is its gradient.
     along = [None if grad is None or grad.shape != of.shape else grad for grad, of in zip(grad_grads, (x, y, params))]
     grad_grad_sums, *grads = sums_double_backward(*along, grad_sums, x, y, params, *ctx.settings[:-1], needs)
-    return grad_grad_sums.sum_to_size(grad_sums.shape), *_only_needed(grads, needs), *[None] * 7
+    return grad_grad_sums.sum_to_size(grad_sums.shape), *only_needed(grads, needs), *[None] * 7
 
 
 def _row_ranges(rows: int, begin: int, end: int, calls: int) -> Iterator[tuple[int, int]]:
@@ -206,7 +205,7 @@ def register(back_end: str = "", by_ranges: Any = None) -> tuple[Callable[..., A
     return differentiable(names[0], _setup_context, backward, runs[0], listened=True), runs[0], sums_backward
 
 
-_kernel_sums, _run, _kernel_sums_backward = register(by_ranges=_by_ranges)
+_kernel_sums, run_kernel_sums, kernel_sums_backward = register(by_ranges=_by_ranges)
 
 
 def kernel_sums(
@@ -255,78 +254,5 @@ def kernel_sums(
         run = _triton_operators.kernel_sums
     else:
         return reference.kernel_sums(x, y, weights, params, kinds, shapes, begin, end, diagonal)
-    needs = _needs(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
+    needs = needs_of(x.requires_grad, y.requires_grad, params.requires_grad) if torch.is_grad_enabled() else 0
     return run(x, y, weights, params, codes, shapes, allows_tf32(x), begin, end, diagonal, needs)[:2]
-
-
-# ---- the value alone, for fixed numbers: the same formulas by the shortest way, for sizes at which Python is the cost
-
-
-@functools.lru_cache(maxsize=256)
-def _cached_constants(
-    kinds: Any,
-    shapes: Any,
-    params: Any,
-    weights: Any,
-    device: torch.device,
-    allow_tf32: bool,
-    diagonal: bool,
-    needs: int,
-) -> tuple[Any, ...]:
-    """What the operator takes after x and y."""
-    with torch.inference_mode(False):
-        codes, params, weights = as_tensors(kinds, params, weights, device)
-    return weights, params, codes, shapes_of(kinds, shapes), allow_tf32, 0, -1, diagonal, needs
-
-
-def _run_value(x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    with torch._C._AutoDispatchBelowAutograd():
-        return _run(x, y, *constants)
-
-
-def _value_forward(ctx: Any, x: Tensor, y: Tensor, constants: tuple[Any, ...]) -> Tensor:
-    value, _, grad_x, grad_y, _ = _run_value(x, y, constants)
-    ctx.save_for_backward(x, y, grad_x, grad_y)  # what is kept in other ways, activation checkpointing cannot drop
-    ctx.constants = constants
-    return value
-
-
-def _value_backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    needs_x, needs_y, _ = ctx.needs_input_grad
-    x, y, kept_x, kept_y = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        weights, params, *settings, _ = ctx.constants
-        total, needs = weights * grad_value[..., None, None].double(), _needs(needs_x, needs_y, False)
-        grad_x, grad_y, _ = _only_needed(_kernel_sums_backward(total, x, y, params, *settings, needs), needs)
-        return grad_x, grad_y, None
-    kept = [kept_x if needs_x else None, kept_y if needs_y else None, None]
-    grad_x, grad_y, _ = _scaled(kept, grad_value, x)
-    return grad_x, grad_y, None
-
-
-_kernel_sums_value = eager_function("kernel_sums_value", _value_forward, _value_backward, listened=True)
-
-
-def weighted_kernel_sum(
-    x: Tensor,
-    y: Tensor,
-    kinds: tuple[str, ...],
-    params: Tensor | tuple[float, ...],
-    weights: Tensor | tuple[Any, Any, Any],
-    *,
-    shapes: tuple[float, ...] | None = None,
-    diagonal: bool = False,
-) -> Tensor:
-    """The value of kernel_sums over all rows."""
-    if (
-        type(params) is not tuple
-        or type(weights) is not tuple
-        or torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or not _backend.is_native(x, "kernel_sums", len(kinds))
-    ):
-        return kernel_sums(x, y, kinds, params, weights, shapes=shapes, diagonal=diagonal)[0]
-    needs = _X * x.requires_grad + _Y * y.requires_grad if torch.is_grad_enabled() else 0
-    constants = _cached_constants(kinds, shapes, params, weights, x.device, allows_tf32(x), diagonal, needs)
-    keep_for_graphs(constants[0], constants[1])
-    return _kernel_sums_value(x, y, constants) if needs else _run_value(x, y, constants)[0]

@@ -173,9 +173,11 @@ class Training:
         others = [network for name, network in self.networks.items() if name not in players]
         for network in others:
             network.requires_grad_(False)
-        yield
-        for network in others:
-            network.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for network in others:
+                network.requires_grad_(True)
 
     def _set_rates(self) -> None:
         """With decay linearly to 0, as the ResNets for CIFAR-10 of Gulrajani et al. 2017 are trained (appendix F)."""
