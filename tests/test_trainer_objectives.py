@@ -245,6 +245,13 @@ def test_dcgan_layers(side: int) -> None:
     assert widths == {8, 3} and not any(isinstance(m, nn.BatchNorm2d) for m in plain)
 
 
+def test_a_penalised_critic_has_layers_that_are_made_for_it() -> None:
+    sizes, architecture = Sizes((1, 16, 16), 4, 4, True), ARCHITECTURES["dcgan-layer-norm"]
+    for objective, kind in zip(OBJECTIVES["wgan-gp"], (wk.nn.LayerNorm, nn.LayerNorm)):
+        critic = objective().make_networks(architecture, sizes).critic
+        assert [type(layer) for layer in critic if isinstance(layer, nn.LayerNorm)] == [kind]
+
+
 @pytest.mark.parametrize("side", [4, 12, 28])
 def test_dcgan_refuses_other_sides(side: int) -> None:
     with pytest.raises(ValueError, match=f"side must be a power of 2, 8 or more, got {side}"):
