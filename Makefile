@@ -18,7 +18,7 @@ help:
 
 train: $(INSTALLED)
 	@$(BIN)/python -m wgan_kernels.info
-	$(BIN)/python -m wgan_kernels.trainer
+	$(BIN)/python -m wgan_kernels.trainer --lr 5e-4 --decay --compare --out runs/wgan-gp
 
 test: $(INSTALLED) $(TOOLS)
 	$(BIN)/ruff check .

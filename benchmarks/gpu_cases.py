@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 import wgan_kernels as wk
 from benchmarks import gpu_timing as timing
+from benchmarks.bench_bias_leaky_relu import GAIN, SLOPE, double_backward, layer_for, off_the_kink
+from benchmarks.bench_bias_leaky_relu import eager as eager_bias_leaky_relu
 from benchmarks.bench_group_norm import TENSORS_MOVED, second_order
 from benchmarks.bench_kernel_sums import eager as eager_mmd2
 from benchmarks.bench_kernel_sums import rbf
@@ -177,6 +179,35 @@ def norm_penalty() -> Iterator[Case]:
         yield case
 
 
+def bias_leaky_relu() -> Iterator[Case]:
+    shape = (256, 128, 32, 32)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x = torch.randn(shape, device="cuda")
+        layer = layer_for(x).cuda()
+        x = off_the_kink(x, layer.bias).contiguous(memory_format=memory_format).requires_grad_()
+        grad_y = torch.randn_like(x).requires_grad_()
+        along = [torch.randn_like(x), torch.randn_like(layer.bias)]
+
+        def step(call: Callable[[Tensor], Tensor], x=x, layer=layer, grad_y=grad_y, along=along) -> Tensor:
+            return double_backward(call, x, layer.bias, grad_y, along)[3]
+
+        contenders = {
+            "native": functools.partial(step, layer),
+            "triton": functools.partial(step, layer),
+            "eager": functools.partial(step, lambda x, layer=layer: eager_bias_leaky_relu(x, layer.bias)),
+        }
+        bars = {"eager": 2.0, "copy": 0.7}
+        name = f"BiasLeakyReLU forward + backward + double backward, {shape} {memory_format}"
+        case = Case(name, "calls", bars=bars)
+        exact = (along[0] + along[1].view(1, -1, 1, 1)).double()
+        exact *= torch.where(eager_bias_leaky_relu(x.detach(), layer.bias.detach()) > 0, GAIN, GAIN * SLOPE)
+        right = working(case, contenders, lambda result, exact=exact: relative(result, exact))
+        case.seconds = timing.in_turns(right, rounds=15, times=3)
+        # x, and twice a gradient and y, are read; y and twice a gradient are written.
+        case.ceilings["copy"] = 8 * 4 * x.numel() / timing.copy_rate()
+        yield case
+
+
 def normalization() -> Iterator[Case]:
     """Forward, backward and double backward, as a gradient penalty has them."""
     for name, shape in (("LayerNorm", (4096, 1024)), ("GroupNorm", (256, 128, 32, 32))):
@@ -264,5 +295,14 @@ def mmd2_small() -> Iterator[Case]:
         yield case
 
 
-ALL = (clip_many_small, clip_one_large, clipped_step_small, clipped_step_large, norm_penalty, normalization, mmd2_small,
-       mmd2_large)  # fmt: skip
+ALL = (
+    clip_many_small,
+    clip_one_large,
+    clipped_step_small,
+    clipped_step_large,
+    norm_penalty,
+    normalization,
+    bias_leaky_relu,
+    mmd2_small,
+    mmd2_large,
+)

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import wgan_kernels as wk
 from wgan_kernels import _backend, build_info, use_backend
+from wgan_kernels.ops.bias_leaky_relu import bias_leaky_relu
 
 TESTS = Path(__file__).parent
 
@@ -367,7 +368,7 @@ def test_every_instruction_set_passes_the_parity_tests(native: None, isa: str) -
         return  # this very process runs them
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "parity", "-k", "not reference-"]
     files = ["test_weight_clip.py", "test_interpolate.py", "test_norm_penalty.py", "test_backend.py"]
-    files.append("test_rmsprop_clip.py")
+    files += ["test_rmsprop_clip.py", "test_bias_leaky_relu.py"]
     # One thread: how rows are shared out among threads has tests of its own, and does not depend on the instructions.
     environment = {**os.environ, "WGAN_KERNELS_ISA": isa, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, *files], env=environment, cwd=TESTS, capture_output=True, text=True, timeout=500)
@@ -387,6 +388,7 @@ def test_forward_mode_gives_the_tangents_that_the_reference_has() -> None:
     x, u, z = torch.randn(4, 3), torch.randn(4, 3), torch.randn(5, 3)
     functions = {
         "norm_penalty": wk.norm_penalty,
+        "bias_leaky_relu": lambda x: bias_leaky_relu(x, x[0]),
         "interpolate": lambda x: wk.interpolate(x, x + 1, torch.rand(4, generator=torch.Generator().manual_seed(0))),
         "mmd2": lambda x: wk.mmd2(x, z.to(x.dtype), wk.kernels.RBF(1.0)),
     }

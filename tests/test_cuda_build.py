@@ -83,6 +83,8 @@ WHOLE_PACKS = [
     ("rmsprop_clip", "wgk::rmsprop_clip_kernel<19>", {"LDG.128": 24, "STG.128": 16}),
     ("rmsprop_clip", "wgk::rmsprop_clip_kernel<31>", {"LDG.128": 40, "STG.128": 32}),
     ("interpolate", "wgk::combine_kernel<{dtype}, true, {V},", {"LDG.128": 8, "STG.128": 4}),
+    ("bias_leaky_relu", "wgk::rectify_kernel<{dtype}, false, {V}>", {"LDG.128": 4, "STG.128": 4}),
+    ("bias_leaky_relu", "wgk::rectify_kernel<{dtype}, true, {V}>", {"LDG.128": 8, "STG.128": 4}),
     ("norm_penalty", "wgk::combine_kernel<{dtype}, false, {V},", {"LDG.128": 4, "STG.128": 4}),
     ("norm_penalty", "wgk::combine_kernel<{dtype}, true, {V},", {"LDG.128": 8, "STG.128": 4}),
 ]

@@ -191,6 +191,7 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
         inputs += [torch.empty(n, dtype=torch.float64, device="cuda") for n in ((3, 3), 3, (3, 1))]
         mixture = [0, 2, 7], [1.0, 0.5, 3.0]
         calls = {
+            "bias_leaky_relu": lambda x, *_: operators.bias_leaky_relu_triton(x, None, 0.2, 1.0, None),
             "group_norm": lambda x, *_: operators.group_norm_triton(x, None, None, 1, 1, 1e-5)[0],
             "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
             "minibatch_discrimination": lambda x, *_: operators.minibatch_discrimination_triton(x.unsqueeze(1), 0, -1),

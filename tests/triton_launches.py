@@ -11,6 +11,7 @@ import torch
 import triton
 
 from wgan_kernels._triton import (
+    bias_leaky_relu,
     group_norm,
     interpolate,
     kernel_matvec,
@@ -78,8 +79,8 @@ class Recorder:
 
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
-    modules = [group_norm, interpolate, kernel_matvec, kernel_sums, minibatch_discrimination, minibatch_stddev]
-    modules += [norm_penalty]
+    modules = [bias_leaky_relu, group_norm, interpolate, kernel_matvec, kernel_sums, minibatch_discrimination]
+    modules += [minibatch_stddev, norm_penalty]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -149,6 +150,17 @@ def _steps(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield "clip alone", "rmsprop_clip_", (x, [], [], [], [], [], stats, None, None, None, *plain)
 
 
+def _rectified(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """Rows of channels and of samples; with bounds and without."""
+    wide = torch.promote_types(dtype, torch.float32)
+    for case, shape, clamp in (("of rows", (6, 16, 256), 1.0), ("of columns", (6, 1024), None)):
+        x, bias = torch.zeros(shape, dtype=dtype), torch.zeros(shape[1], dtype=wide)
+        settings = 0.2, 1.0, clamp
+        yield case, "bias_leaky_relu", (x, bias, *settings)
+        yield f"{case}, first", "bias_leaky_relu_backward", (x, x, *settings, True)
+        yield f"{case}, second", "bias_leaky_relu_double_backward", (x, bias, x, *settings)
+
+
 def _of_minibatches(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     m, o = torch.zeros(40, 3, 16, dtype=dtype), torch.zeros(40, 3, dtype=dtype)
     yield "value", "minibatch_discrimination", (m, 0, -1)
@@ -181,6 +193,7 @@ def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     settings, norms = (1.0, True, 1, 10.0), torch.ones(6, dtype=torch.float64)
     yield "", "clip_weights_", ([x], -1.0, 1.0)
     yield from _steps(dtype)
+    yield from _rectified(dtype)
     yield from _norms(dtype)
     yield "", "interpolate", (x, x, mix)
     yield from _of_minibatches(dtype)

@@ -66,6 +66,15 @@ def positive(name: str, value: Any) -> float:
     return result
 
 
+def rectifier(negative_slope: Any, gain: Any, clamp: Any) -> tuple[float, float]:
+    """What says how numbers are rectified, of which the first two as floats; the result has to tell on which side of 0
+    a number was."""
+    slope = non_negative("negative_slope", negative_slope)
+    if clamp is not None:
+        positive("clamp", clamp)
+    return slope, positive("gain", gain)
+
+
 def flag(name: str, value: Any) -> None:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, got {type(value).__name__} {value!r}")

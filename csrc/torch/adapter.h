@@ -64,6 +64,27 @@ inline Tensor new_dense(const Tensor& like, const std::vector<int64_t>& sizes, S
   return Tensor(handle);
 }
 
+// A dense tensor of the layout of `like`, itself dense; not initialised; past the dispatcher as above.
+inline Tensor new_like(const Tensor& like) {
+  std::array<int64_t, 8> sizes, strides;
+  const auto dims = static_cast<size_t>(like.dim());
+  if (dims > sizes.size()) {
+    return torch::stable::empty_like(like);
+  }
+  for (size_t d = 0; d < dims; ++d) {
+    sizes[d] = like.size(static_cast<int64_t>(d));
+    strides[d] = like.stride(static_cast<int64_t>(d));
+  }
+  int32_t device_type, device_index, dtype;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  AtenTensorHandle handle;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(dims), sizes.data(), strides.data(), dtype,
+                                                         device_type, device_index, &handle));
+  return Tensor(handle);
+}
+
 // The tensor itself where it is contiguous already, which is known without asking the dispatcher.
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);

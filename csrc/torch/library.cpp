@@ -7,6 +7,9 @@ namespace {
 // One function for every device: each looks at the device of its tensors (on_device_of).
 template <class Library>
 void implement(Library& library) {
+  library.impl("bias_leaky_relu", TORCH_BOX(&bias_leaky_relu));
+  library.impl("bias_leaky_relu_backward", TORCH_BOX(&bias_leaky_relu_backward));
+  library.impl("bias_leaky_relu_double_backward", TORCH_BOX(&bias_leaky_relu_double_backward));
   library.impl("clip_weights_", TORCH_BOX(&clip_weights_));
   library.impl("group_norm", TORCH_BOX(&group_norm));
   library.impl("group_norm_backward", TORCH_BOX(&group_norm_backward));

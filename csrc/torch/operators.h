@@ -14,6 +14,13 @@ std::string cpu_instruction_set();
 
 void clip_weights_(const std::vector<Tensor>& params, double low, double high);
 
+Tensor bias_leaky_relu(Tensor x, std::optional<Tensor> bias, double negative_slope, double gain,
+                       std::optional<double> clamp);
+std::tuple<Tensor, Tensor> bias_leaky_relu_backward(Tensor grad_y, Tensor y, double negative_slope, double gain,
+                                                    std::optional<double> clamp, bool needs_bias);
+Tensor bias_leaky_relu_double_backward(Tensor grad_grad_x, std::optional<Tensor> grad_grad_bias, Tensor y,
+                                       double negative_slope, double gain, std::optional<double> clamp);
+
 std::tuple<Tensor, Tensor, Tensor> group_norm(Tensor x, std::optional<Tensor> weight, std::optional<Tensor> bias,
                                               int64_t groups, int64_t layer_dims, double eps);
 std::tuple<Tensor, Tensor, Tensor> group_norm_backward(Tensor grad_y, Tensor x, std::optional<Tensor> weight,

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "bias_leaky_relu.h"
 #include "group_norm_arrays.h"
 #include "interpolate.h"
 #include "kernel_matvec.h"
@@ -21,6 +22,7 @@
 #include "mlp_layers.h"
 #include "norm_penalty.h"
 #include "pair_arrays.h"
+#include "rectifier_arrays.h"
 #include "minibatch_arrays.h"
 #include "rmsprop_arrays.h"
 #include "weight_clip.h"
@@ -91,6 +93,36 @@ void bind_interpolate(py::module_& m) {
     const Use use(run);
     interpolate(run.isa, run_threads, dtype, B, D, in(real, dtype, B * D), in(fake, dtype, B * D),
                 in(mix, wide(dtype), B), out(result, dtype, B * D));
+  });
+}
+
+void bind_bias_leaky_relu(py::module_& m) {
+  m.def("bias_leaky_relu", [](const Run& run, const std::string& dtype_name, const std::vector<double>& settings,
+                              const py::array& x, const py::object& bias, py::array y) {
+    const auto [dtype, of, B, C, S] = rectified(dtype_name, settings, x);
+    const Use use(run);
+    bias_leaky_relu(run.isa, run_threads, dtype, of, B, C, S, in(x, dtype, x.size()), channels_in(bias, dtype, C),
+                    out(y, dtype, x.size()));
+  });
+
+  m.def("bias_leaky_relu_backward", [](const Run& run, const std::string& dtype_name,
+                                       const std::vector<double>& settings, const py::array& grad_y, const py::array& y,
+                                       py::array grad_x, py::object grad_bias) {
+    const auto [dtype, of, B, C, S] = rectified(dtype_name, settings, y);
+    const Use use(run);
+    bias_leaky_relu_backward(run.isa, run_threads, dtype, of, B, C, S, in(grad_y, dtype, y.size()),
+                             in(y, dtype, y.size()), out(grad_x, dtype, y.size()), channels_out(grad_bias, dtype, C));
+  });
+
+  m.def("bias_leaky_relu_double_backward", [](const Run& run, const std::string& dtype_name,
+                                              const std::vector<double>& settings, const py::array& grad_grad_x,
+                                              const py::object& grad_grad_bias, const py::array& y,
+                                              py::array grad_grad_y) {
+    const auto [dtype, of, B, C, S] = rectified(dtype_name, settings, y);
+    const Use use(run);
+    bias_leaky_relu_double_backward(run.isa, run_threads, dtype, of, B, C, S, in(grad_grad_x, dtype, y.size()),
+                                    channels_in(grad_grad_bias, dtype, C), in(y, dtype, y.size()),
+                                    out(grad_grad_y, dtype, y.size()));
   });
 }
 
@@ -320,6 +352,7 @@ PYBIND11_MODULE(core_module, m) {
   bind_weight_clip(m);
   bind_group_norm(m);
   bind_interpolate(m);
+  bind_bias_leaky_relu(m);
   bind_norm_penalty(m);
   bind_minibatch_discrimination(m);
   bind_minibatch_stddev(m);

@@ -92,6 +92,49 @@ RMSPROP_CLIP = {
     ),
 }
 
+BIAS_LEAKY_RELU = {
+    "rectify_past_the_end": Mutant(
+        "bias_leaky_relu", "tail", "bias_leaky_relu_cuda.cu", "j < min(i + V, tile.end)",
+        "j < min(i + V, tile.end + MUTANT)", "test_small_sizes and float32",
+    ),
+    "rectify_before_the_begin": Mutant(
+        "bias_leaky_relu", "mask", "bias_leaky_relu_cuda.cu", "max(i, tile.begin)", "(MUTANT ? i : max(i, tile.begin))",
+        "test_small_sizes and float32",
+    ),
+    "the_next_channel_too_late": Mutant(
+        "bias_leaky_relu", "mask", "bias_leaky_relu_cuda.cu", "if (--left_ == 0) {", "if (--left_ == -MUTANT) {",
+        "test_small_sizes and float32",
+    ),
+    "the_first_channel_of_a_block": Mutant(
+        "bias_leaky_relu", "order", "bias_leaky_relu_cuda.cu", "0 : tile.first_row % C",
+        "0 : MUTANT ? 0 : tile.first_row % C", "test_columns and float32",
+    ),
+    "slope_at_zero": Mutant(
+        "bias_leaky_relu", "coefficient", "bias_leaky_relu_sums.cuh", "const Wide<T> out = t * (y > 0 ?",
+        "const Wide<T> out = t * ((MUTANT ? y >= 0 : y > 0) ?", "test_special_numbers and float32",
+    ),
+    "gradient_at_the_bound": Mutant(
+        "bias_leaky_relu", "mask", "bias_leaky_relu_sums.cuh", "y < bound && y > -bound",
+        "(MUTANT ? y <= bound : y < bound) && y > -bound", "test_special_numbers and float32",
+    ),
+    "a_part_past_the_row": Mutant(
+        "bias_leaky_relu", "tail", "bias_leaky_relu_sums.cuh", "if (j + e < n) {", "if (j + e < n + MUTANT) {",
+        "test_rows and float32",
+    ),
+    "sums_of_columns_without_barrier": Mutant(
+        "bias_leaky_relu", "barrier", "bias_leaky_relu_sums.cuh", BARRIER, NO_BARRIER, "test_columns and float32",
+        NUMBERS_AND_RACES,
+    ),
+    "a_chunk_of_one_row_more": Mutant(
+        "bias_leaky_relu", "mask", "bias_leaky_relu_sums.cuh", "min(B, (chunk + 1) * chunk_rows)",
+        "min(B, (chunk + 1) * chunk_rows + MUTANT)", "test_columns and float32",
+    ),
+    "parts_of_half_the_lanes": Mutant(
+        "bias_leaky_relu", "shuffle", "bias_leaky_relu_sums.cuh", "sum = warp_sum(sum);",
+        "sum = MUTANT && lane < 16 ? sum : warp_sum(sum);", "test_columns and float32",
+    ),
+}
+
 INTERPOLATE = {
     "factors_without_barrier": Mutant(
         "interpolate", "barrier", "combine.cuh", BARRIER, NO_BARRIER, "test_many_rows and float32",
@@ -511,6 +554,7 @@ MINIBATCH_STDDEV = {
 MUTANTS = {
     **WEIGHT_CLIP,
     **RMSPROP_CLIP,
+    **BIAS_LEAKY_RELU,
     **GROUP_NORM,
     **INTERPOLATE,
     **NORM_PENALTY,

@@ -7,6 +7,7 @@ import itertools
 import torch
 
 import wgan_kernels as wk
+from wgan_kernels.ops.bias_leaky_relu import bias_leaky_relu
 from wgan_kernels.ops.group_norm import group_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
@@ -40,6 +41,11 @@ def main() -> None:
         wk.clip_weights_([torch.randn(size, device="cuda").to(dtype) for size in (1, 7, 4099)], 0.1)
         stepped(dtype)
         wk.interpolate(points(3, 131, dtype=dtype), points(3, 131, dtype=dtype))
+        for shape in ((3, 5, 7), (2, 3, 130), (1, 2, 4099), (131, 40)):
+            x, bias = points(*shape, dtype=dtype), points(shape[1], dtype=dtype)
+            y = bias_leaky_relu(x, bias, 0.2, 1.4, 1.0)
+            first = torch.autograd.grad(y, (x, bias), points(*shape, dtype=dtype), create_graph=True)
+            (first[0].float().square().sum() + first[1].sum()).backward()
         for shape, groups in (((5, 37), 1), ((2, 8, 9001), 2), ((35, 6, 9), 3)):
             for last in (False, True) if len(shape) > 2 else (False,):
                 x = points(*shape, dtype=dtype)

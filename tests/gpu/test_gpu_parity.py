@@ -15,6 +15,7 @@ from torch import Tensor
 
 import wgan_kernels as wk
 from wgan_kernels.ops._weighted_kernel_sum import weighted_kernel_sum
+from wgan_kernels.ops.bias_leaky_relu import bias_leaky_relu
 from wgan_kernels.ops.group_norm import group_norm, layer_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
@@ -25,6 +26,7 @@ from wgan_kernels.ops.mlp_critic_loss import mlp_critic_loss
 if os.environ.get("WGAN_KERNELS_TEST_GPU") != "1":  # where they are asked for, none may be left out quietly
     pytest.importorskip("hypothesis", reason="the tests that are used here need hypothesis")
 
+import test_bias_leaky_relu as of_bias_leaky_relu  # noqa: E402
 import test_group_norm as of_group_norm  # noqa: E402
 import test_interpolate as of_interpolate  # noqa: E402
 import test_kernel_matvec as of_kernel_matvec  # noqa: E402
@@ -111,6 +113,29 @@ def test_stats_and_numbers_on_the_device(back_end: str, dtype: torch.dtype) -> N
                 there[name] = [x.cuda() for x in value] if isinstance(value, list) else moved(value, "cuda")
         for a, b in zip(of_rmsprop_clip.call(there), of_rmsprop_clip.call(here), strict=True):
             assert torch.allclose(a.cpu().double(), b.double(), rtol=2 * torch.finfo(dtype).eps, atol=0), dtype
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_bias_leaky_relu(back_end: str, dtype: torch.dtype, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def call(x: Tensor, bias: Tensor | None, *settings: Any) -> Tensor:
+        at_layout = on_gpu(lambda x: bias_leaky_relu(x, moved(bias, "cuda"), *settings), layout)
+        return at_layout(x)
+
+    monkeypatch.setattr(of_bias_leaky_relu, "bias_leaky_relu", call)
+    shapes = [*of_bias_leaky_relu.SHAPES, *of_bias_leaky_relu.LARGE, (3, 4, 1030), (257, 33), (2, 3, 130), (5, 3, 600)]
+    monkeypatch.setattr(of_bias_leaky_relu, "SHAPES", shapes)
+    of_bias_leaky_relu.test_value_and_derivatives_are_as_good_as_torch(back_end, dtype, "contiguous")
+
+
+@pytest.mark.parametrize("clamp", [None, 0.25])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kinks_of_bias_leaky_relu(
+    back_end: str, dtype: torch.dtype, clamp: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_bias_leaky_relu, "bias_leaky_relu", on_gpu(bias_leaky_relu))
+    for negative_slope in (0.0, 0.5):
+        of_bias_leaky_relu.test_the_kinks_are_torchs(back_end, dtype, negative_slope, clamp)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import wgan_kernels as wk
 from wgan_kernels.ops._mixtures import _KIND_CODES
+from wgan_kernels.ops.bias_leaky_relu import bias_leaky_relu
 from wgan_kernels.ops.group_norm import group_norm
 from wgan_kernels.ops.kernel_matvec import kernel_matvec
 from wgan_kernels.ops.kernel_sums import kernel_sums
@@ -42,6 +43,19 @@ def stepped(weights: Tensor, grads: Tensor) -> list[Tensor]:
         momentum=0.9, maximize=False, low=-0.3, high=0.2, grad_scale=one * 4, found_inf=one * 0, stats=stats,
     )  # fmt: skip
     return [*params, *lists[0], *lists[1], *lists[2], *steps, stats.double()]
+
+
+def rectified(x: Tensor, grad_y: Tensor) -> list[Tensor]:
+    """Rows of channels, and of samples."""
+    results = []
+    for shape in ((12, 1500, 20), (12, 10, 3000)):
+        each, bias = x.detach().reshape(shape).requires_grad_(), x.detach().flatten()[: shape[1]].requires_grad_()
+        along = grad_y.detach().reshape(shape).requires_grad_()
+        y = bias_leaky_relu(each, bias, 0.2, 1.4, 1.0)
+        first = torch.autograd.grad(y, (each, bias), along, create_graph=True)
+        (second,) = torch.autograd.grad(first[0].square().sum() + first[1].square().sum(), along)
+        results += [y.detach(), first[0].detach(), first[1].detach(), second]
+    return results
 
 
 def interpolated(real: Tensor, fake: Tensor) -> list[Tensor]:
@@ -125,6 +139,7 @@ def judged(real: Tensor, fake: Tensor, first: Tensor, last: Tensor) -> list[Tens
 CALLS: dict[str, tuple[Callable[..., list[Tensor]], Sequence[tuple[int, int]]]] = {
     "clip_weights_": (clipped, [(300, 17)]),
     "rmsprop_clip_": (stepped, [(300, 17), (300, 17)]),
+    "bias_leaky_relu": (rectified, [(12, 30000), (12, 30000)]),
     "interpolate": (interpolated, [(33, 50), (33, 50)]),
     "group_norm": (normalised, [(33, 40), (2, 8)]),
     "norm_penalty": (penalised, [(12, 3000)]),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..ops.bias_leaky_relu import run_pass
 from .steps import Grads, Kept, Step, Tangent
 
 aten = torch.ops.aten
@@ -52,6 +53,30 @@ class Rectifier(Elementwise):
                 return aten.threshold_backward.grad_input(t, h, 0, grad_input=t)
             return aten.leaky_relu_backward.grad_input(t, h, self.slope, False, grad_input=t)
         return aten.leaky_relu_backward(t, h, self.slope, False) if self.slope else aten.threshold_backward(t, h, 0)
+
+
+class BiasRectifier(Elementwise):
+    """clamp(gain * leaky_relu(h + bias)); y: the result, which tells all; bias: (C,) or None, for h of (B, C, ...)."""
+
+    defines_zero = False  # its second derivative by h is none, rather than zeros
+
+    def __init__(self, source: int, y: Tensor, bias: Tensor | None, settings: Sequence[Any]) -> None:
+        self.sources, self.y, self.bias, self.settings = (source,), Kept(y), bias, settings
+
+    def params(self) -> Sequence[Tensor]:
+        return [self.bias] if self.bias is not None and self.bias.requires_grad else []
+
+    def apply(self, t: Tensor) -> Tensor:
+        y = self.y.get()
+        return run_pass("bias_leaky_relu_double_backward", y, t, None, y, *self.settings)
+
+    def pull(self, lam: Tensor, needs_sources: bool) -> tuple[Sequence[Tensor | None], Grads]:
+        y, params = self.y.get(), self.params()
+        by_h, by_bias = run_pass("bias_leaky_relu_backward", y, lam, y, *self.settings, len(params) > 0)
+        return (by_h,), [(param, by_bias) for param in params]
+
+    def zero_grads(self) -> Grads:
+        return [(param, torch.zeros_like(param)) for param in self.params()]
 
 
 class Dropout(Elementwise):

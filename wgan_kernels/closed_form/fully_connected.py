@@ -31,6 +31,16 @@ class Layers(NamedTuple):
         return [weight.detach() for weight in self.weights], biases, self.slopes
 
 
+def _is_rectifier(kind: type[nn.Module]) -> bool:
+    if kind in (nn.ReLU, nn.LeakyReLU):
+        return True
+    if not issubclass(kind, nn.LeakyReLU):
+        return False
+    from ..nn.activation import LeakyReLU  # whose package stands on this one
+
+    return kind is LeakyReLU
+
+
 def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     """The layers of an nn.Sequential that is known to do nothing else; looked up anew for every call."""
     if type(critic) is not nn.Sequential or not runs_its_forward_alone(critic) or type(x) is not Tensor:
@@ -61,7 +71,7 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
             layers.weights.append(weight)
             layers.biases.append(bias)
             layers.slopes.append(1.0)
-        elif kind in (nn.ReLU, nn.LeakyReLU) and layers.weights and layers.slopes[-1] == 1:
+        elif _is_rectifier(kind) and layers.weights and layers.slopes[-1] == 1:
             slope = 0.0 if kind is nn.ReLU else module.negative_slope
             if not 0 <= slope < 1:
                 return None

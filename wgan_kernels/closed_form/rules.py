@@ -13,8 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .._checks import FLOATING_DTYPES
 from ..ops import group_norm as ops
+from ..ops.bias_leaky_relu import bias_leaky_relu, settings_of
 from . import activations
-from .activations import Dropout, PReLU, Rectifier, Smooth, SmoothActivation
+from .activations import BiasRectifier, Dropout, PReLU, Rectifier, Smooth, SmoothActivation
 from .normalization import Normalization
 from .steps import Step
 from .weighted import Convolution, Linear
@@ -100,6 +101,22 @@ def _rectifier(recorder: Recorder, x: Any, slope: float, in_place: bool) -> Tens
     with torch.no_grad():
         functional.leaky_relu_(h, slope) if slope else functional.relu_(h)
     return recorder.add_in_place(lambda: Rectifier(source, h, slope), x)
+
+
+def bias_rectifier(
+    recorder: Recorder,
+    function: Any,
+    x: Any,
+    bias: Any = None,
+    negative_slope: float = 0.01,
+    gain: float = 1.0,
+    clamp: float | None = None,
+) -> Tensor | None:
+    source = recorder.source(x, bias)
+    if source is None:
+        return None
+    y = _outside_graph(function, x, bias, negative_slope, gain, clamp)
+    return recorder.add(BiasRectifier(source, y, bias, settings_of(y.dtype, negative_slope, gain, clamp)), y)
 
 
 def prelu(recorder: Recorder, function: Any, input: Any, weight: Any) -> Tensor | None:
@@ -244,6 +261,7 @@ RULES: dict[Any, Rule] = {
     **dict.fromkeys((functional.relu, torch.relu, Tensor.relu), relu),
     **dict.fromkeys((torch.relu_, Tensor.relu_), partial(relu, inplace=True)),
     functional.leaky_relu: leaky_relu,
+    bias_leaky_relu: bias_rectifier,
     functional.prelu: prelu,
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), dropout),
     **dict.fromkeys((torch.tanh, Tensor.tanh), partial(smooth, activations.TANH)),

@@ -19,6 +19,14 @@ _KERNEL = "Tensor params, int[] kinds, float[] shapes, bool allow_tf32, int begi
 _SCHEMAS = [
     # The instruction set the CPU kernels run on.
     "cpu_instruction_set() -> str",
+    # x: [B, C, ...]; bias: [C]; clamp: none for no bound -> [B, C, ...]
+    "bias_leaky_relu(Tensor x, Tensor? bias, float negative_slope, float gain, float? clamp) -> Tensor",
+    # grad_y, y: [B, C, ...] -> grad_x: [B, C, ...]; grad_bias: [C], as wide as float32 at least, or empty
+    "bias_leaky_relu_backward(Tensor grad_y, Tensor y, float negative_slope, float gain, float? clamp, "
+    "bool needs_bias) -> (Tensor grad_x, Tensor grad_bias)",
+    # grad_grad_x, y: [B, C, ...]; grad_grad_bias: [C] -> grad_grad_y: [B, C, ...]
+    "bias_leaky_relu_double_backward(Tensor grad_grad_x, Tensor? grad_grad_bias, Tensor y, float negative_slope, "
+    "float gain, float? clamp) -> Tensor",
     # params: any shapes and dtypes, one device.
     "clip_weights_(Tensor(a!)[] params, float low, float high) -> ()",
     # x: [B, C, ...], or with layer_dims [..., C...], the last of them; weight, bias: [C] or [C...], of the dtype of x,

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._triton import group_norm as _group_norm  # noqa: F401 - imported for the operators that they register
+from .._triton import bias_leaky_relu as _bias_leaky_relu  # noqa: F401 - imported for the operators that they register
+from .._triton import group_norm as _group_norm  # noqa: F401
 from .._triton import interpolate as _interpolate  # noqa: F401
 from .._triton import kernel_matvec as _kernel_matvec  # noqa: F401
 from .._triton import kernel_sums as _kernel_sums  # noqa: F401
@@ -16,6 +17,7 @@ from .._triton import minibatch_stddev as _minibatch_stddev  # noqa: F401
 from .._triton import norm_penalty as _norm_penalty  # noqa: F401
 from .._triton import rmsprop_clip as _rmsprop_clip  # noqa: F401
 from .._triton import weight_clip as _weight_clip  # noqa: F401
+from . import bias_leaky_relu as bias_leaky_relu_formulas
 from . import group_norm as group_norm_formulas
 from . import interpolate as interpolate_formulas
 from . import kernel_matvec as kernel_matvec_formulas
@@ -25,6 +27,7 @@ from . import minibatch_stddev as minibatch_stddev_formulas
 from . import norm_penalty as norm_penalty_formulas
 from ._autograd import below_autograd
 
+bias_leaky_relu, _, _ = bias_leaky_relu_formulas.register("_triton")
 group_norm, _ = group_norm_formulas.register("_triton")
 interpolate = interpolate_formulas.register("_triton")
 kernel_matvec = kernel_matvec_formulas.register("_triton")

@@ -10,55 +10,93 @@ import torch
 import wgan_kernels as wk
 
 try:
+    from . import ranks
+    from .checkpoint import FileError, load_checkpoint, prepare, replacing
     from .comparison import compare
     from .config import Config, parse
-    from .data import load_digits
+    from .data import load
     from .evaluation import Judge
-    from .interrupt import Interrupt
-    from .loop import Training, train
+    from .files import DataError
+    from .loop import Training
     from .networks import ARCHITECTURES
-    from .objectives.wgan_gp import WGANGP, PlainWGANGP
-    from .results import Results, prepare, save, save_metrics, summary
+    from .objectives import make_objective
+    from .pictures import save_comparison, save_pictures
+    from .results import metrics_of, save_metrics, summary
+    from .run import Interrupt, Record, train
     from .verification import Verifier
 except ModuleNotFoundError as error:
-    if error.name not in ("matplotlib", "numpy", "sklearn", "tqdm"):
+    if error.name not in ("PIL", "jsonargparse", "matplotlib", "numpy", "sklearn", "tqdm", "yaml"):
         raise
     sys.exit(f"wgan-train needs {error.name}: install the package with its [trainer] extra")
 
-EXIT_CODES = {"finished": 0, "verification failed": 1, "diverged": 1, "interrupted": 130}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0 finished, 1 failed, 2 could not start, 130 interrupted."""
+    """Runs the command line.
+
+    Returns the exit status: 0 finished, 1 failed, 2 could not start, 130 or 143 interrupted by Ctrl-C or SIGTERM.
+    """
     config = parse(arguments)
-    try:
+    with ranks.process_group(config.device), wk.use_backend(config.backend), Interrupt() as interrupt:
+        torch.set_num_threads(config.threads)
+        status = 2
+        try:
+            training, record = start(config)
+            status = 1
+            return run(training, record, interrupt)
+        except (DataError, FileError, ValueError) as error:
+            if status == 1 and type(error) is ValueError:
+                raise
+            print(f"wgan-train: error: {error}", file=sys.stderr)
+            return status
+
+
+def start(config: Config) -> tuple[Training, Record]:
+    """Everything that may be wrong is found here, before a file of an earlier run is touched."""
+    objective = make_objective(config)
+    config = config.resolved(objective)
+    if objective.batch_size % ranks.count():
+        raise ValueError(f"--batch-size must be a multiple of the {ranks.count()} ranks, got {objective.batch_size}")
+    if config.compare and ranks.count() > 1:
+        raise ValueError(f"--compare is for one process, got {ranks.count()} ranks")
+    data = load(config.data, ARCHITECTURES[config.architecture].least_side)
+    state = load_checkpoint(config) if config.resume else None
+    training, record = Training(config, data, objective), Record()
+    if state:
+        try:
+            training.load_state_dict(state)
+            record = Record(**{**state["record"], "outcome": "finished", "explanation": ""})
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise FileError(f"{config.out}: the checkpoint does not fit this run, and was left: {error}") from error
+    if ranks.number() == 0:
         prepare(config.out)
-    except OSError as error:
-        wanted = f"must be a writable folder, got {str(config.out)!r}: {error.strerror}"
-        print(f"wgan-train: error: argument --out: {wanted}", file=sys.stderr)
-        return 2
-    with wk.use_backend(config.backend), Interrupt() as interrupt:
-        return run(config, interrupt)
+    return training, record
 
 
-def run(config: Config, interrupt: Interrupt) -> int:
-    """Trains, saves, compares and reports."""
-    torch.set_num_threads(config.threads)
-    data = load_digits(ARCHITECTURES[config.architecture].side)
-    training, judge = Training(config, data, WGANGP()), Judge(data)
-    verifier = Verifier(config.verify, WGANGP(), PlainWGANGP())
-    record = train(training, judge, verifier, interrupt)
-    results = Results(config, data, training, judge, verifier, record)
-    save(results)
-    if config.compare and record.outcome == "finished" and not interrupt.requested:
+def run(training: Training, record: Record, interrupt: Interrupt) -> int:
+    """Trains, saves, compares and reports; the first rank alone writes and speaks."""
+    config, first = training.config, ranks.number() == 0
+    verifier, judge = Verifier(config), Judge(training.data) if first else None
+    if first:
+        with replacing(config.out / "config.yaml") as path:
+            path.write_text(config.to_yaml())
+    train(training, judge, verifier, interrupt, record)
+    status = {"finished": 0, "interrupted": 128 + interrupt.signal}.get(record.outcome, 1)
+    if not first:
+        return status
+    metrics = metrics_of(training, judge, verifier, record)
+    save_pictures(config.out, training, record, judge)
+    save_metrics(config, metrics)
+    if config.compare and status == 0 and not interrupt.requested:
         print("timing the same run on plain PyTorch ...", file=sys.stderr)
-        results.comparison = compare(config, data, interrupt)
-        save_metrics(results)
-    print(summary(results))
+        if found := compare(config, training.data, interrupt):
+            metrics["comparison"] = found
+            status = int(not found["same_curve"])
+            save_comparison(config.out / "comparison.png", found)
+            save_metrics(config, metrics)
+    print(summary(metrics))
     if record.explanation:
         print(f"wgan-train: {record.outcome}: {record.explanation}", file=sys.stderr)
-    same = results.comparison is None or results.comparison.same_curve
-    return EXIT_CODES[record.outcome] if same else 1
+    return status
 
 
 if __name__ == "__main__":

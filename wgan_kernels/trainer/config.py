@@ -1,106 +1,140 @@
-"""The settings of a run, and the command line that is made of them."""
+"""The settings of a run, and the command line and YAML files that are made of them."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_type_hints
 
 import torch
+import yaml
+from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
+from jsonargparse.typing import PositiveInt, restricted_number_type
 
 import wgan_kernels as wk
 
-from .networks import ARCHITECTURES
-
 # What torch takes for a size or a seed.
-LARGEST = 2**63 - 1
+Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**63)])
+Threads = restricted_number_type("Threads", int, [(">=", 1), ("<=", 1024)])
+Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
+NotNegative = restricted_number_type("NotNegative", float, [(">=", 0), ("<", math.inf)])
+Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
+
+ObjectiveName = Literal["gan", "nsgan", "wgan", "wgan-gp", "mmd-gan", "wae-mmd", "wae-gan"]
+ArchitectureName = Literal["mlp-small", "mlp", "mlp-deep", "dcgan", "dcgan-layer-norm", "dcgan-constant", "resnet"]
 
 
-def _integer(least: int, most: int = LARGEST) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        limits = f"at least {least}" if most == LARGEST else f"from {least} to {most}"
-        wanted = f"must be an integer, {limits}, got {text!r}"
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(wanted) from None
-        if not least <= value <= most:
-            raise argparse.ArgumentTypeError(wanted)
-        return value
-
-    return parse
+DATA = (
+    "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments; a folder of IDX files or images; a .npy or "
+    ".npz file; or package.module:name of a torch Dataset"
+)
 
 
-def _positive(text: str) -> float:
-    wanted = f"must be a finite number greater than 0, got {text!r}"
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(wanted) from None
-    if not (value > 0 and math.isfinite(value)):
-        raise argparse.ArgumentTypeError(wanted)
-    return value
-
-
-def _backend(name: str) -> str:
-    """The library says which back ends there are, and which serve the tensors of a run."""
-    try:
-        with wk.use_backend(name):
-            wk.norm_penalty(torch.ones(1, 1))
-    except (RuntimeError, ValueError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name
-
-
-def _option(default: Any, help: str, **settings: Any) -> Any:
-    """A field of Config together with what argparse is told of it."""
-    return field(default=default, metadata={"help": help, **settings})
+def _option(default: Any, help: str, **facts: bool) -> Any:
+    """A field of Config; facts: `own`, the objective has a default of its own; `free`, a resumed run may change it."""
+    return field(default=default, metadata={"help": help, **facts})
 
 
 @dataclass(frozen=True)
 class Config:
-    """One run; every field is an option of the command line."""
+    """One run; every field is an option of the command line and a key of the YAML file."""
 
-    architecture: str = _option(
-        "mlp", "both networks; those of dcgan work on 16x16 pixels", choices=tuple(ARCHITECTURES)
+    objective: ObjectiveName = _option("wgan-gp", "what the players minimise")
+    data: str = _option("digits", DATA)
+    architecture: ArchitectureName = _option("mlp-small", "all networks; convolutions take images of side 16, 32, ...")
+    width: PositiveInt | None = _option(None, "features of hidden layers, or channels of the first convolution")
+    latent: PositiveInt | None = _option(None, "dimensions of the noise or code", own=True)
+    steps: PositiveInt = _option(5000, "generator steps")
+    batch_size: PositiveInt | None = _option(None, "samples per step", own=True)
+    critic_steps: PositiveInt | None = _option(None, "critic steps per generator step", own=True)
+    lr: Positive | None = _option(None, "learning rate", own=True)
+    decay: bool = _option(False, "let the learning rate fall linearly to 0 over the run")
+    penalty_weight: Positive | None = _option(None, "lambda, of penalties or of the codes' distance", own=True)
+    clip: Positive | None = _option(None, "bound of the critic's weights", own=True)
+    feature_matching: bool = _option(False, "the generator matches mean features of the critic", own=True)
+    minibatch_discrimination: bool = _option(False, "the critic sees how near samples of a batch are", own=True)
+    label_smoothing: Share = _option(0.0, "how much less than 1 a discriminator is to say of real samples", own=True)
+    instance_noise: NotNegative = _option(0.0, "deviation of noise on what the critic sees; falls to 0", own=True)
+    historical_averaging: NotNegative = _option(0.0, "weight of ||theta - mean of past theta||^2")
+    virtual_batch_norm: bool = _option(False, "batch normalisation by the statistics of a fixed batch")
+    ema: Share = _option(0.0, "decay of the averaged generator that makes the samples, 0.999 say; 0: none")
+    seed: Count = _option(0, "the same seed gives the same run, bit for bit, on the same machine")
+    out: Path = _option(Path("runs/latest"), "folder for the results; those of an earlier run are replaced", free=True)
+    resume: bool = _option(False, "continue from the checkpoint in --out, if there is one", free=True)
+    checkpoint_every: Count = _option(500, "steps between checkpoints; 0: at the end only", free=True)
+    backend: Literal["auto", "native", "triton", "reference"] = _option(
+        os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "what serves the library's functions"
     )
-    steps: int = _option(5000, "generator steps", type=_integer(1))
-    batch_size: int = _option(64, "samples per step", type=_integer(1))
-    lr: float = _option(5e-4, "learning rate of both networks at the start; it falls linearly to 0", type=_positive)
-    seed: int = _option(0, "the same seed gives the same run, bit for bit, on the same machine", type=_integer(0))
-    out: Path = _option(
-        Path("runs/wgan-gp"), "folder for the results; those of an earlier run there are replaced", type=Path
-    )
-    backend: str = _option(
-        os.environ.get("WGAN_KERNELS_BACKEND", "auto"),
-        "what serves the library's functions, as wgan_kernels.use_backend takes it",
-        type=_backend,
-    )
-    threads: int = _option(
-        1,
-        "threads of torch; networks this small gain little from more, and lose on a busy machine",
-        type=_integer(1, 1024),
-    )
-    verify: int = _option(
-        50, "every so many steps check the critic's step against plain PyTorch in float64; 0 never", type=_integer(0)
-    )
-    compare: bool = _option(
-        True, "afterwards, time the same run on plain PyTorch", action=argparse.BooleanOptionalAction
-    )
+    device: Literal["cpu", "cuda"] = _option("cpu", "where networks and data live")
+    threads: Threads = _option(1, "threads of torch; networks this small gain little from more", free=True)
+    amp: bool = _option(False, "autocast to bfloat16")
+    compile: bool = _option(False, "torch.compile of the losses")
+    cuda_graphs: bool = _option(False, "replay every update as a CUDA graph; not run on hardware yet")
+    verify: Count = _option(50, "steps between checks against plain PyTorch in float64; 0: none", free=True)
+    compare: bool = _option(False, "afterwards, time the same run on plain PyTorch", free=True)
+    tensorboard: bool = _option(False, "also write the curves and samples for TensorBoard", free=True)
+
+    def own_settings(self) -> dict[str, Any]:
+        """What is asked of the objective instead of its defaults."""
+        own = {each.name: getattr(self, each.name) for each in fields(self) if each.metadata.get("own")}
+        return {name: value for name, value in own.items() if value}
+
+    def resolved(self, objective: Any) -> Config:
+        """With the objective's defaults in the place of None, for the record."""
+        own = {each.name: getattr(objective, each.name, None) for each in fields(self) if each.metadata.get("own")}
+        return replace(self, **{name: value for name, value in own.items() if value is not None})
+
+    def plain(self) -> dict[str, Any]:
+        """Numbers and strings, as files take them."""
+        return {**asdict(self), "out": str(self.out)}
+
+    def to_yaml(self) -> str:
+        given = {name: value for name, value in self.plain().items() if value is not None}
+        return yaml.safe_dump(given, sort_keys=False)
+
+
+def _plain(value: Any) -> Any:
+    """jsonargparse's numbers are of subclasses, which files do not take."""
+    return next((kind(value) for kind in (bool, int, float) if isinstance(value, kind)), value)
+
+
+def make_parser() -> ArgumentParser:
+    about = "Trains generative networks, checking steps against plain PyTorch."
+    parser = ArgumentParser(prog="wgan-train", description=about, allow_abbrev=False)
+    parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options, such as a run's config.yaml")
+    types = get_type_hints(Config)
+    for each in fields(Config):
+        kind = {"action": ActionYesNo(no_prefix="no-")} if types[each.name] is bool else {"type": types[each.name]}
+        option = f"--{each.name.replace('_', '-')}"
+        parser.add_argument(option, default=each.default, help=each.metadata["help"], **kind)
+    return parser
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
     """The configuration that a command line asks for; exits with a message that names the option when it is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="wgan-train",
-        description="Trains a WGAN-GP on scikit-learn's handwritten digits, checking its steps against plain PyTorch.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
-    for entry in fields(Config):
-        parser.add_argument(f"--{entry.name.replace('_', '-')}", default=entry.default, **entry.metadata)
-    return Config(**vars(parser.parse_args(arguments)))
+    parser = make_parser()
+    given = parser.parse_args(arguments).as_dict()
+    given.pop("config")
+    config = Config(**{name: _plain(value) for name, value in given.items()})
+    if problem := _problem(config):
+        parser.error(problem)
+    return config
+
+
+def _problem(config: Config) -> str | None:
+    """Why there can be no such run on this machine."""
+    if config.device == "cuda" and not torch.cuda.is_available():
+        return "argument --device: 'cuda' needs a GPU and a torch built for it"
+    if config.cuda_graphs and config.device != "cuda":
+        return f"argument --cuda-graphs: needs --device cuda, got --device {config.device}"
+    if config.cuda_graphs and (config.compile or config.historical_averaging):
+        return "argument --cuda-graphs: does not go with --compile or --historical-averaging"
+    try:  # the library says which back ends there are, and which serve the tensors of a run
+        with wk.use_backend(config.backend):
+            wk.norm_penalty(torch.ones(1, 1, device=config.device))
+    except (RuntimeError, ValueError) as error:
+        return f"argument --backend: {error}"
+    return None

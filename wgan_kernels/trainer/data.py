@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,32 +12,133 @@ from sklearn import datasets, model_selection
 from torch import Tensor
 from torch.nn import functional
 
+from . import files
+
 HELD_OUT = 0.2
-BRIGHTEST = 16  # a pixel counts the ink in a block of 4x4 points
+TOY_SIZE = 25_000
+BRIGHTEST = 16  # a pixel of the digits counts the ink in a block of 4x4 points
+FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
+
+
+class Modes(NamedTuple):
+    """Centres (M, P) of the Gaussians that a mixture is made of, and their standard deviation."""
+
+    centres: Tensor
+    sigma: float
 
 
 class Data(NamedTuple):
-    """Images with pixels in [-1, 1], flattened."""
+    """Samples, flattened; images have pixels in [-1, 1]."""
 
     train: Tensor  # (N, P)
     held_out: Tensor  # (M, P)
-    shape: tuple[int, int]  # height, width
+    shape: tuple[int, ...]  # (P,), or (channels, height, width)
+    bounded: bool = False  # whether samples lie in [-1, 1]
+    modes: Modes | None = None
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
 
 
-def load_digits(side: int = 8) -> Data:
-    """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn, always split alike, as side x side.
+def load(name: str, least_side: int = 0) -> Data:
+    """The data of this name, always split alike: runs of different seeds are to be judged by the same samples.
+
+    least_side: makes images square, of the next power of 2 that is at least this; 0 leaves them as they are.
+
+    Raises:
+        files.DataError: says which file is wrong, and how.
+    """
+    if name in TOYS:
+        data = TOYS[name]()
+    elif name == "digits":
+        data = load_digits()
+    elif name == "fashion-mnist":
+        if not FASHION_MNIST.is_dir():
+            raise files.DataError(f"{FASHION_MNIST}: no such folder: install dataset-fashion-mnist, or name one")
+        data = _from_files(FASHION_MNIST)
+    else:
+        data = _from_files(name)
+    if not least_side:
+        return data
+    if not data.is_image:
+        raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
+    return resized(data, max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))))
+
+
+def resized(data: Data, side: int) -> Data:
+    def scale(flat: Tensor) -> Tensor:
+        images = functional.interpolate(flat.unflatten(1, data.shape), size=(side, side), mode="bilinear")
+        return images.flatten(1)
+
+    shape = (data.shape[0], side, side)
+    if shape == data.shape:
+        return data
+    return data._replace(train=scale(data.train), held_out=scale(data.held_out), shape=shape)
+
+
+def load_digits() -> Data:
+    """The 1,797 handwritten digits of 8x8 pixels that come with scikit-learn.
 
     Source: Alpaydin, Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository.
     """
     digits = datasets.load_digits()
-    # Not the run's seed: runs of different seeds are to be judged by the same held-out digits.
-    train, held_out = model_selection.train_test_split(
-        digits.data, test_size=HELD_OUT, random_state=0, stratify=digits.target
-    )
-    shape = digits.images.shape[1:]
-    return Data(*[_scaled(pixels, shape, side) for pixels in (train, held_out)], (side, side))
+    parts = model_selection.train_test_split(digits.data, test_size=HELD_OUT, random_state=0, stratify=digits.target)
+    return Data(*[torch.as_tensor(part).float() / (BRIGHTEST / 2) - 1 for part in parts], (1, 8, 8), bounded=True)
 
 
-def _scaled(pixels: object, shape: tuple[int, int], side: int) -> Tensor:
-    images = torch.as_tensor(pixels, dtype=torch.float32).unflatten(1, (1, *shape)) / (BRIGHTEST / 2) - 1
-    return functional.interpolate(images, size=(side, side), mode="bilinear").flatten(1)
+def _from_files(where: str | Path) -> Data:
+    train, held_out = files.read(where)
+    if held_out is None:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        held_out, train = train[order].split([round(HELD_OUT * len(train)), len(train) - round(HELD_OUT * len(train))])
+    if len(held_out) < 2:
+        raise files.DataError(f"{where}: needs more samples, got {len(train) + len(held_out)}")
+    shape = tuple(train.shape[1:])
+    return Data(train.flatten(1), held_out.flatten(1), shape, bounded=len(shape) == 3)
+
+
+def _toy(draw: Callable[[int, torch.Generator], Tensor], modes: Modes | None = None) -> Data:
+    points = draw(TOY_SIZE, torch.Generator().manual_seed(0))
+    held_out, train = points.split([round(HELD_OUT * TOY_SIZE), TOY_SIZE - round(HELD_OUT * TOY_SIZE)])
+    return Data(train, held_out, (2,), modes=modes)
+
+
+def _mixture(centres: Tensor, sigma: float) -> Data:
+    def draw(number: int, random: torch.Generator) -> Tensor:
+        which = torch.randint(len(centres), (number,), generator=random)
+        return centres[which] + sigma * torch.randn(number, 2, generator=random)
+
+    return _toy(draw, Modes(centres, sigma))
+
+
+def eight_gaussians() -> Data:
+    """On a circle of radius 2, of standard deviation 0.1."""
+    angles = torch.arange(8) * (math.tau / 8)
+    return _mixture(2 * torch.stack([angles.cos(), angles.sin()], 1), 0.1)
+
+
+def twenty_five_gaussians() -> Data:
+    """On a grid of 5x5, with the figures of the code of Gulrajani et al. 2017."""
+    line = torch.linspace(-2, 2, 5) / math.sqrt(2)
+    return _mixture(torch.cartesian_prod(line, line), 0.05 / math.sqrt(2))
+
+
+def swiss_roll() -> Data:
+    """That of scikit-learn without its second coordinate, with the figures of that code."""
+
+    def draw(number: int, random: torch.Generator) -> Tensor:
+        points, _ = datasets.make_swiss_roll(number, noise=0.25, random_state=random.initial_seed())
+        return torch.as_tensor(points[:, [0, 2]]).float() / 7.5
+
+    return _toy(draw)
+
+
+def parallel_segments(theta: float = 1.0) -> Data:
+    """(theta, Z), Z ~ U[0, 1] (Arjovsky et al. 2017, example 1)."""
+    return _toy(lambda number, random: torch.rand(number, 2, generator=random) * torch.tensor([0, 1]) +
+                torch.tensor([theta, 0]))  # fmt: skip
+
+
+TOYS = {"8gaussians": eight_gaussians, "25gaussians": twenty_five_gaussians, "swissroll": swiss_roll}
+TOYS["segments"] = parallel_segments

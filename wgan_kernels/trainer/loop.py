@@ -1,155 +1,190 @@
-"""The training loop: one outer iteration of Algorithm 1 at a time."""
+"""One run's networks, optimisers and random numbers, and the step that moves them; knows no objective by name."""
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from . import ranks
 from .config import Config
 from .data import Data
-from .evaluation import Judge
-from .interrupt import Interrupt
-from .networks import ARCHITECTURES, LATENT
-from .objectives.wgan_gp import WGANGP, CriticTerms
-from .verification import VerificationError, Verifier
+from .graphs import GraphedUpdate
+from .layers import WithReference
+from .networks import ARCHITECTURES, Sizes
+from .objectives import Objective, make_objective
+from .objectives.base import Batch, Terms, Update
 
-EVALUATIONS = 40  # along a run
+SAMPLES = 2000  # to judge by
+REFERENCES = 64  # of virtual batch normalisation
 
-CriticCheck = Callable[[nn.Module, Tensor, Tensor, Tensor, CriticTerms], None]
+Check = Callable[[Update, "Training", Batch, Terms], None]
 
 
 class Training:
-    """Networks, optimisers and random numbers of one run; a pure function of (config, data, objective, dtype)."""
+    """A pure function of (config, data, objective, dtype); each rank has one of its own, which all stay alike."""
 
-    def __init__(self, config: Config, data: Data, objective: WGANGP, dtype: torch.dtype = torch.float32) -> None:
-        self.config, self.train_data, self.objective, self.dtype = config, data.train.to(dtype), objective, dtype
-        architecture = ARCHITECTURES[config.architecture]
-        with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
-            torch.manual_seed(config.seed)
-            self.critic = architecture.make_critic(architecture.side).to(dtype)
-            self.generator = architecture.make_generator(architecture.side).to(dtype)
-        self.random = torch.Generator().manual_seed(config.seed)
-        self.evaluation_latents = self.draw_latents(len(data.train))
-        self.optimizers = {
-            name: torch.optim.Adam(network.parameters(), config.lr, betas=objective.betas, fused=True)
-            for name, network in self.networks.items()
-        }
+    def __init__(
+        self, config: Config, data: Data, objective: Objective | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.config, self.data, self.dtype = config, data, dtype
+        self.objective = objective or make_objective(config)
+        self.device = torch.device(config.device)
+        self.random = torch.Generator().manual_seed(config.seed)  # of the CPU: the same numbers for every device
+        self._train_data = data.train.to(self.device, dtype)
+        self.networks = self._make_networks(data).to(self.device, dtype)
+        self.generator: nn.Module = self.networks.generator
+        averaging = get_ema_multi_avg_fn(config.ema)
+        self.average = AveragedModel(self.generator, multi_avg_fn=averaging) if config.ema else None
+        self.past = AveragedModel(self.networks) if config.historical_averaging else None
+        self.evaluation_latents = self._normal(SAMPLES, self.objective.latent)
+        self.updates = self.objective.updates()
+        self.optimizers = {update.name: self._make_optimizer(update) for update in self.updates}
+        self._losses = {each.name: torch.compile(each.loss) if config.compile else each.loss for each in self.updates}
+        self._graphs: dict[str, GraphedUpdate] = {}
         self.step_count = 0
 
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        return {"critic": self.critic, "generator": self.generator}
-
-    def step(self, check: CriticCheck | None = None) -> dict[str, float]:
-        """One generator step after its critic steps (Algorithm 1, lines 2 to 12); `check` sees the last of these."""
-        self._decay_learning_rate()
-        for remaining in reversed(range(self.objective.critic_steps)):
-            terms = self._critic_step(None if remaining else check)
-        generator_loss = self._generator_step()
+    def step(self, check: Check | None = None) -> dict[str, float]:
+        """All updates of the objective, once; `check` sees the last descent of each. Returns what is worth a curve."""
+        self._set_rates()
+        found: dict[str, Tensor] = {}
+        for update in self.updates:
+            with self._only(update.players):
+                for remaining in reversed(range(update.times)):
+                    terms = self._descend(update, None if remaining else check)
+            for name, value in terms.items():
+                if name != "size":
+                    found[f"{update.name}_loss" if name == "loss" else name] = value.detach().double()
+        if self.average is not None:
+            self.average.update_parameters(self.generator)
+        if self.past is not None:
+            self.past.update_parameters(self.networks)
         self.step_count += 1
-        return {
-            "critic_loss": terms.loss.item(),
-            "wasserstein": terms.wasserstein.item(),
-            "penalty": terms.penalty.item(),
-            "gradient_norm": terms.norms.mean().item(),
-            "generator_loss": generator_loss.item(),
-        }
+        return dict(zip(found, ranks.averaged(torch.stack(list(found.values()))).tolist(), strict=True))
 
-    def draw_latents(self, number: int) -> Tensor:
-        return torch.randn(number, LATENT, generator=self.random).to(self.dtype)  # the same numbers in every dtype
+    def loss(self, update: Update, batch: Batch) -> Terms:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+            return self._losses[update.name](self.networks, batch)
 
     @torch.no_grad()
     def evaluation_samples(self) -> Tensor:
-        """Images of the same latents at every call, as many as there are training images."""
-        self.generator.eval()
-        samples = self.generator(self.evaluation_latents)
-        self.generator.train()
-        return samples
+        """Generated from the same latents at every call, on the CPU."""
+        generator = self.generator if self.average is None else self.average
+        generator.eval()
+        samples = generator(self.evaluation_latents)
+        generator.train()
+        return samples.float().cpu()
 
-    def _critic_step(self, check: CriticCheck | None) -> CriticTerms:
-        size = self.config.batch_size
-        real = self.train_data[torch.randint(len(self.train_data), (size,), generator=self.random)]
-        with torch.no_grad():
-            fake = self.generator(self.draw_latents(size))
-        mix = torch.rand(size, generator=self.random).to(self.dtype)
-        terms = self.objective.critic_terms(self.critic, real, fake, mix)
+    def state_dict(self) -> dict[str, Any]:
+        """All that a step depends on and changes, in plain containers."""
+        state = {"step": self.step_count, "random": self.random.get_state(), "latents": self.evaluation_latents}
+        return state | {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.step_count = state["step"]
+        self.random.set_state(state["random"])
+        self.evaluation_latents = state["latents"].to(self.device)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"networks": self.networks, "average": self.average, "past": self.past}
+        parts |= {f"{name} optimizer": optimizer for name, optimizer in self.optimizers.items()}
+        return {name: part for name, part in parts.items() if part is not None}
+
+    def draw(self, update: Update) -> Batch:
+        """All ranks draw the numbers of the joined batch, and take their rows."""
+        size, of = self.objective.batch_size, dict.fromkeys(Batch._fields)
+        if "real" in update.draws:
+            which = torch.randint(len(self._train_data), (size,), generator=self.random)
+            of["real"] = self._train_data[ranks.own(which).to(self.device)]
+        if "latent" in update.draws:
+            of["latent"] = ranks.own(self._normal(size, self.objective.latent))
+        if "mix" in update.draws:
+            of["mix"] = ranks.own(torch.rand(size, generator=self.random)).to(self.device, self.dtype)
+        if "noise" in update.draws:
+            scale = self.objective.instance_noise * (1 - self.step_count / self.config.steps)
+            noise = [ranks.own(scale * self._normal(size, self._train_data.size(1))) for _ in range(2)]
+            of["noise"] = torch.stack(noise)
+        return Batch(**of)
+
+    def players(self, update: Update) -> list[nn.Parameter]:
+        return [param for name in update.players for param in self.networks[name].parameters()]
+
+    def _make_networks(self, data: Data) -> nn.ModuleDict:
+        architecture = ARCHITECTURES[self.config.architecture]
+        sizes = Sizes(data.shape, self.objective.latent, self.config.width or architecture.width, data.bounded)
+        with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
+            torch.manual_seed(self.config.seed)
+            networks = self.objective.make_networks(architecture, sizes)
+        if self.config.virtual_batch_norm:
+            reference = self._normal(REFERENCES, self.objective.latent).to("cpu", torch.float32)
+            networks["generator"] = WithReference(networks.generator, reference)
+        return networks
+
+    def _make_optimizer(self, update: Update) -> torch.optim.Optimizer:
+        settings = {"capturable": True} if self.config.cuda_graphs else {}
+        optimizer = self.objective.optimizer(update.name, self.players(update), **settings)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+            if self.config.cuda_graphs:  # which reads the rate where it is
+                group["lr"] = torch.tensor(group["lr"], device=self.device)
+        return optimizer
+
+    def _normal(self, *size: int) -> Tensor:
+        return torch.randn(size, generator=self.random).to(self.device, self.dtype)  # the same numbers in every dtype
+
+    def _descend(self, update: Update, check: Check | None) -> Terms:
+        batch = self.draw(update)
+        if self.config.cuda_graphs:
+            if update.name not in self._graphs:
+                self._graphs[update.name] = GraphedUpdate(self, update, batch)
+            if check is not None:
+                check(update, self, batch, self.loss(update, batch))
+            return self._graphs[update.name](batch)
+        terms = self.loss(update, batch)
         if check is not None:
-            check(self.critic, real, fake, mix, terms)
-        self._descend("critic", terms.loss)
+            check(update, self, batch, terms)
+        self.descend(update, terms["loss"])
         return terms
 
-    def _generator_step(self) -> Tensor:
-        # The critic stands still here: asking for its gradients would only cost time.
-        self.critic.requires_grad_(False)
-        loss = self.objective.generator_loss(self.critic, self.generator(self.draw_latents(self.config.batch_size)))
-        self._descend("generator", loss)
-        self.critic.requires_grad_(True)
-        return loss
-
-    def _descend(self, name: str, loss: Tensor) -> None:
-        self.optimizers[name].zero_grad()
+    def descend(self, update: Update, loss: Tensor) -> None:
+        optimizer = self.optimizers[update.name]
+        optimizer.zero_grad()
+        if self.past is not None:
+            loss = loss + self.config.historical_averaging * self._distance_to_past(update)
         loss.backward()
-        self.optimizers[name].step()
+        ranks.average_gradients(self.players(update))
+        optimizer.step()
 
-    def _decay_learning_rate(self) -> None:
-        """Linearly to 0 over the run, as the paper's ResNets for CIFAR-10 are trained (its appendix)."""
+    def _distance_to_past(self, update: Update) -> Tensor:
+        """||theta - mean of past theta||^2 (Salimans et al. 2016, section 3.3)."""
+        past = [param for name in update.players for param in self.past.module[name].parameters()]
+        pairs = zip(self.players(update), past, strict=True)
+        return torch.stack([(now - then.detach()).square().sum() for now, then in pairs]).sum()
+
+    @contextmanager
+    def _only(self, players: tuple[str, ...]) -> Iterator[None]:
+        """The other networks stand still here: asking for their gradients would only cost time."""
+        others = [network for name, network in self.networks.items() if name not in players]
+        for network in others:
+            network.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for network in others:
+                network.requires_grad_(True)
+
+    def _set_rates(self) -> None:
+        """With decay linearly to 0, as the ResNets for CIFAR-10 of Gulrajani et al. 2017 are trained (appendix F)."""
+        left = 1 - self.step_count / self.config.steps if self.config.decay else 1.0
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                group["lr"] = self.config.lr * (1 - self.step_count / self.config.steps)
-
-
-@dataclass
-class Record:
-    """What happened in a run."""
-
-    outcome: str = "finished"  # or "interrupted", "diverged", "verification failed"
-    explanation: str = ""
-    seconds: float = 0.0
-    history: dict[str, list[float]] = field(default_factory=dict)  # one entry per step
-    mmd2: dict[int, float] = field(default_factory=dict)  # step -> generated against held-out
-
-
-def train(training: Training, judge: Judge, verifier: Verifier, interrupt: Interrupt) -> Record:
-    """Runs the steps that are asked for, or as many as can be."""
-    record, steps = Record(mmd2={0: judge.mmd2(training.evaluation_samples())}), training.config.steps
-    interval, start = math.ceil(steps / EVALUATIONS), time.perf_counter()
-    with tqdm(total=steps, desc=training.objective.name, unit=" steps", mininterval=0.25) as bar:
-        while training.step_count < steps and record.outcome == "finished":
-            try:
-                _record_step(record, training.step(verifier.due(training.step_count)))
-            except VerificationError as error:
-                record.outcome, record.explanation = "verification failed", str(error)
-                break
-            step = training.step_count
-            if record.outcome == "finished" and (step % interval == 0 or step == steps):
-                record.mmd2[step] = judge.mmd2(training.evaluation_samples())
-            if interrupt.requested and step < steps:
-                record.outcome, record.explanation = "interrupted", f"interrupted after {step} of {steps} steps"
-            _show(bar, record)
-    record.seconds = time.perf_counter() - start
-    return record
-
-
-def _record_step(record: Record, values: dict[str, float]) -> None:
-    if not all(map(math.isfinite, values.values())):
-        record.outcome = "diverged"
-        record.explanation = f"the losses are no longer finite numbers ({values}): try a smaller --lr"
-        return
-    for name, value in values.items():
-        record.history.setdefault(name, []).append(value)
-
-
-def _show(bar: tqdm, record: Record) -> None:
-    latest = {name: values[-1] for name, values in record.history.items()}
-    if latest:
-        bar.set_postfix(
-            {"critic loss": f"{latest['critic_loss']:.3f}", "gradient norm": f"{latest['gradient_norm']:.3f}"},
-            refresh=False,
-        )
-    bar.update()
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(group["initial_lr"] * left)
+                else:
+                    group["lr"] = group["initial_lr"] * left

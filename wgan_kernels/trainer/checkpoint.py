@@ -1,0 +1,81 @@
+"""Checkpoints and other files of a run: each whole or not there, whenever the process or the machine stops."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .config import Config
+
+FORMAT = "wgan_kernels.trainer 2"
+NAME = "checkpoint.pt"
+
+
+class FileError(Exception):
+    """Which file of a run is wrong, and how."""
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder and proves that files can be written there, before any time is spent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FileError(f"argument --out: must be a writable folder, got {str(folder)!r}: {error.strerror}") from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path to write to; it takes the place of `path` once it is on the disk, so that that never holds half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)
+        os.close(folder)
+    except OSError as error:
+        kept = "; the one from before is still there" if path.exists() else ""
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}{kept}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_checkpoint(config: Config, state: dict[str, Any]) -> None:
+    """state: plain containers of tensors and numbers, which torch.load(weights_only=True) takes."""
+    buffer = io.BytesIO()  # torch.save explains a full disk badly
+    torch.save({"format": FORMAT, "config": config.plain(), **state}, buffer)
+    with replacing(config.out / NAME) as path:
+        path.write_bytes(buffer.getbuffer())
+
+
+def load_checkpoint(config: Config) -> dict[str, Any] | None:
+    """The one in the run's folder, or None where there is none; raises FileError for what does not continue the run."""
+    path = config.out / NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # whatever torch, zipfile and pickle make of what is no checkpoint
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise FileError(f"{path}: cannot be read as a checkpoint, and was left as it is: {reason}") from error
+    got = state.get("format", "none") if isinstance(state, dict) else type(state).__name__
+    if got != FORMAT:
+        raise FileError(f"{path}: is no checkpoint of this trainer, of format {FORMAT!r}, got {got!r}; left as it is")
+    for name in [each.name for each in fields(Config) if not each.metadata.get("free")]:
+        wanted, had = config.plain()[name], state["config"].get(name)
+        if wanted != had:
+            wrong = f"argument --{name.replace('_', '-')}: must be that of the run in {path}, {had!r}, got {wanted!r}"
+            raise FileError(f"{wrong}; its config.yaml has all of them, for --config")
+    return state
