@@ -74,13 +74,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 def _are_served(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
     """Whether the operator takes these; what it does not take is for PyTorch to compute, or to refuse."""
-    if not isinstance(x, Tensor) or x.dtype not in _checks.FLOATING_DTYPES or x.layout is not torch.strided:
-        return False
-    # Tensors made of others, as DTensor is, have rules for PyTorch's operators alone.
-    if x.is_nested or (type(x) is not Tensor and hasattr(x, "__tensor_flatten__")):
-        return False
     # What torch.jit records has to run, and to have derivatives, without this library.
-    if torch.jit.is_tracing() or x.numel() == 0 or _backend.is_reference_only():
+    if not _checks.is_plain(x) or torch.jit.is_tracing() or x.numel() == 0 or _backend.is_reference_only():
         return False
     dtypes = (x.dtype, torch.float32) if x.dtype.itemsize == 2 else (x.dtype,)
     for param in (weight, bias):
