@@ -6,6 +6,8 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,6 +66,21 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str]:
         require_native()
     with use_backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Any]:
+    """A group of this process alone."""
+    import torch
+
+    if not torch.distributed.is_available():
+        pytest.skip("this torch has no distributed")
+    if torch.distributed.is_initialized():
+        pytest.skip("another test has left its process group")
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    yield torch.distributed.init_device_mesh("cpu", (1,))
+    torch.distributed.destroy_process_group()
 
 
 @pytest.fixture

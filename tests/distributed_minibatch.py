@@ -7,6 +7,7 @@ are done. A rank on which one fails ends, and torchrun the others.
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable
@@ -119,6 +120,15 @@ def gradients_by_some(group: Any) -> None:
         assert not spread.layer(spread.x).requires_grad
 
 
+def copies(group: Any) -> None:
+    """Of a critic, as averaged weights are kept in: with weights of their own, among the same ranks."""
+    spread = Spread(group)
+    critic = nn.Sequential(nn.Tanh(), spread.layer)
+    for copied in (copy.deepcopy(critic), torch.optim.swa_utils.AveragedModel(critic).module):
+        assert copied[1].group is group and copied[1].weight is not spread.layer.weight
+        assert torch.equal(copied(spread.x), critic(spread.x))
+
+
 def errors(group: Any) -> None:
     """What is wrong on one rank, or does not fit together, raises on all, and the next call works."""
     rank, last = dist.get_rank(group), dist.get_world_size(group) - 1
@@ -147,7 +157,8 @@ def errors(group: Any) -> None:
 
 
 CASES: dict[str, Callable[[Any], None]] = {
-    case.__name__: case for case in (value_and_gradient, second_derivative, dtypes, penalty, gradients_by_some, errors)
+    case.__name__: case
+    for case in (value_and_gradient, second_derivative, dtypes, penalty, gradients_by_some, copies, errors)
 }
 
 

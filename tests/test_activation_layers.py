@@ -202,6 +202,16 @@ def test_the_drop_in_is_torchs(backend: str) -> None:
                 assert_same_by_another_route(a, b)
     assert repr(LeakyReLU(0.2)) == repr(nn.LeakyReLU(0.2)) and LeakyReLU().state_dict() == {}
     assert isinstance(LeakyReLU(), nn.LeakyReLU)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+def test_the_drop_in_leaves_tensors_made_of_others_and_traces_to_torch(backend: str, mesh: Any) -> None:
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    x, layer = samples((4, 6), torch.float32), LeakyReLU(0.2)
+    assert torch.equal(layer(distribute_tensor(x, mesh, [Shard(0)])).full_tensor(), functional.leaky_relu(x, 0.2))
+    kinds = {node.kind() for node in torch.jit.trace(layer, leaf(x)).inlined_graph.nodes()}
+    assert "aten::leaky_relu" in kinds and all(kind.startswith(("aten", "prim")) for kind in kinds)
     with pytest.raises(TypeError):
         LeakyReLU()([1.0])
 

@@ -214,18 +214,6 @@ def test_parameters_on_several_devices() -> None:
     assert here.abs().max() <= 0.0100001 and optimiser.state[there]["square_avg"].is_meta
 
 
-@pytest.fixture
-def mesh(tmp_path: Any) -> Any:
-    """A group of this process alone."""
-    if torch.distributed.is_initialized():
-        pytest.skip("another test has left its process group")
-    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
-    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
-    yield torch.distributed.init_device_mesh("cpu", (1,))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no distributed")
 def test_the_local_parts_of_distributed_tensors(backend: str, mesh: Any) -> None:
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor
 

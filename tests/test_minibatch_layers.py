@@ -96,6 +96,24 @@ def test_weight_is_the_only_parameter() -> None:
     assert copy.deepcopy(layer).weight.requires_grad
 
 
+def test_a_parametrized_weight_is_computed_once() -> None:
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, weight: Tensor) -> Tensor:
+            self.calls += 1
+            return 2 * weight
+
+    layer, x = MinibatchDiscrimination(4, 3, 2, dtype=torch.float64), samples((5, 4), torch.float64)
+    expected = appended(x, 2 * layer.weight)
+    counted = Counted()
+    torch.nn.utils.parametrize.register_parametrization(layer, "weight", counted)
+    before = counted.calls
+    assert_same_by_another_route(layer(x), expected)
+    assert counted.calls == before + 1
+    assert_same_by_another_route(copy.deepcopy(layer)(x), expected)
+
+
 def test_distances_are_of_order_one_at_first() -> None:
     torch.manual_seed(1)
     for in_features, kernel_dim in ((16, 4), (1024, 32)):
@@ -115,9 +133,9 @@ def test_gradcheck_and_gradgradcheck(backend: str) -> None:
 def test_under_autocast(backend: str) -> None:
     layer, x = MinibatchDiscrimination(6, 5, 3), samples((9, 6), torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x)
+        y, plain = layer(x), appended(x, layer.weight)
     assert y.dtype == torch.float32 and torch.equal(y[:, :6], x)
-    assert torch.allclose(y, layer(x), rtol=0.05)
+    assert_as_good_as_torch(y.detach(), plain.detach(), appended(x.double(), layer.weight.double()).detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

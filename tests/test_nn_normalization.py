@@ -133,7 +133,31 @@ def test_inputs_without_a_batch_and_without_numbers(backend: str) -> None:
     x = samples((6, 5, 7), torch.float32)
     assert torch.equal(InstanceNorm2d(6)(x), nn.InstanceNorm2d(6)(x))
     assert LayerNorm(7)(torch.ones(0, 7)).shape == (0, 7)
-    assert largest(LayerNorm(7)(x[0, 0]) - nn.LayerNorm(7)(x[0, 0])) < 1e-6
+    assert_same_by_another_route(LayerNorm(7)(x[0, 0]), nn.LayerNorm(7)(x[0, 0]))
+
+
+def test_tensors_that_are_made_of_others(backend: str, mesh: Any) -> None:
+    """Theirs is the layer of PyTorch, whose operators alone they know."""
+    from torch.distributed.tensor import Shard, distribute_module, distribute_tensor
+
+    rows = samples((4, 6), torch.float32, seed=1)
+    spread = distribute_module(LayerNorm(6), mesh)(distribute_tensor(rows, mesh, [Shard(0)]))
+    assert torch.equal(spread.full_tensor(), nn.LayerNorm(6)(rows))
+    nested = LayerNorm(6)(torch.nested.nested_tensor([rows[:1], rows[1:]]))
+    assert torch.equal(torch.cat(nested.unbind()), nn.LayerNorm(6)(rows))
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated; PyTorch's layers look at sizes
+@pytest.mark.parametrize("name", ["LayerNorm", "GroupNorm", "InstanceNorm2d, affine"])
+def test_traced(backend: str, name: str) -> None:
+    """What was recorded is PyTorch's own layer: it is saved, loaded and differentiated without the library."""
+    theirs, ours = pair(name)
+    traced = torch.jit.trace(ours, samples(IMAGES, torch.float64, seed=1))
+    operators = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert any("norm" in kind for kind in operators) and all(kind.startswith(("aten", "prim")) for kind in operators)
+    x = samples(IMAGES, torch.float64, seed=2)
+    for a, b in zip(outcome(traced, x), outcome(theirs, x), strict=True):
+        assert_same_by_another_route(a, b)
 
 
 def test_torch_func_and_forward_mode(backend: str) -> None:

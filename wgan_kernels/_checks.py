@@ -27,6 +27,14 @@ def floating(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {value.layout}")
 
 
+def is_plain(value: Any) -> bool:
+    """Whether the operators know such a tensor: a dense one of a floating dtype, and not made of others, as DTensor and
+    nested tensors are, which have rules for PyTorch's operators alone."""
+    if not isinstance(value, Tensor) or value.dtype not in FLOATING_DTYPES or value.layout is not torch.strided:
+        return False
+    return not value.is_nested and (type(value) is Tensor or not hasattr(value, "__tensor_flatten__"))
+
+
 def batched(name: str, value: Any) -> None:
     floating(name, value)
     if value.dim() == 0:

@@ -62,13 +62,13 @@ class NormParts {
 constexpr int64_t kNormSumBlock = 256;  // numbers that are added up side by side, no less than a channel's
 static_assert(kNormSumBlock >= kNormLongRun);
 
-// grad[c] = the sum of the chunks' parts, [chunks, C * per_channel]; in order.
+// grad[c] = the sum of the chunks' parts, [chunks, C * per_channel]; in order. Of images without pixels per_channel is 0.
 template <class Part, class Number>
 void add_chunks(ParallelFor run, int64_t chunks, int64_t C, int64_t per_channel, const Part* parts, Number* grad) {
   if (grad == nullptr) {
     return;
   }
-  const int64_t step = kNormSumBlock / per_channel, blocks = ceil_div(C, step);
+  const int64_t step = kNormSumBlock / std::max<int64_t>(1, per_channel), blocks = ceil_div(C, step);
   const int64_t grain = kNormGrain / (kNormSumBlock * std::max<int64_t>(1, chunks));
   parallel_for(run, blocks, grain, [&](int64_t first, int64_t last) {
     for (int64_t block = first; block < last; ++block) {

@@ -7,15 +7,7 @@ namespace WGK_ISA {
 
 template <class T>
 WGK_INLINE void add_widened(double* to, const Whole<T>& at, Vector<T> v) {
-  vdouble parts[2] = {load(to + at.j), {}};
-  if constexpr (!std::is_same_v<T, double>) {
-    parts[1] = load(to + at.j + kDoubles);
-  }
-  widen_to(parts, v);
-  store(to + at.j, parts[0]);
-  if constexpr (!std::is_same_v<T, double>) {
-    store(to + at.j + kDoubles, parts[1]);
-  }
+  add_to(to + at.j, v);
 }
 
 template <class T>

@@ -34,27 +34,6 @@ WGK_INLINE Vector<T> signed_by(Vector<T> difference, Vector<T> c) {
   return difference != 0 ? load_bytes<Vector<T>>(&bits) : Vector<T>{};
 }
 
-// Adds the lanes to as many doubles.
-template <class V>
-WGK_INLINE void add_to(double* sums, V v) {
-  constexpr int kParts = sizeof(v[0]) == 8 ? 1 : 2;
-  vdouble wide[2] = {};
-  for (int part = 0; part < kParts; ++part) {
-    wide[part] = load(sums + part * kDoubles);
-  }
-  widen_to(wide, v);
-  for (int part = 0; part < kParts; ++part) {
-    store(sums + part * kDoubles, wide[part]);
-  }
-}
-
-template <class V>
-WGK_INLINE double sum_of_lanes(V v) {
-  vdouble wide[2] = {};
-  widen_to(wide, v);
-  return sum_lanes(wide[0] + wide[1]);
-}
-
 // The samples i, from `first` on; rows past the last repeat it and pair with nothing.
 template <class T, int count>
 struct PairRows {
@@ -128,7 +107,7 @@ WGK_INLINE void weigh_pairs(const DiscriminatedFeature<T>& f, const PairRows<T, 
     }
   }
   for (int64_t r = 0; pass != Pass::backward && r < rows.rows; ++r) {
-    f.sums[rows.first + r] += sum_of_lanes(row_sums[r]);
+    f.sums[rows.first + r] += sum_lanes(row_sums[r]);
   }
 }
 
@@ -151,7 +130,7 @@ WGK_INLINE void add_gradients(const DiscriminatedFeature<T>& f, const PairRows<T
       add_to(grads + j, column_sum);
     }
     for (int64_t r = 0; r < rows.rows; ++r) {
-      grads[rows.first + r] += sum_of_lanes(row_sums[r]);
+      grads[rows.first + r] += sum_lanes(row_sums[r]);
     }
   }
 }

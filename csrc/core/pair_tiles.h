@@ -67,14 +67,6 @@ void tile_dots(const T* rows, int64_t stride, int64_t count_i, const T* panels, 
   }
 }
 
-WGK_INLINE void add_to(double* sums, vdouble v) { store(sums, load(sums) + v); }
-WGK_INLINE void add_to(double* sums, vfloat v) {
-  vdouble wide[2] = {load(sums), load(sums + kDoubles)};
-  widen_to(wide, v);
-  store(sums, wide[0]);
-  store(sums + kDoubles, wide[1]);
-}
-
 template <bool transposed, class T, int vectors>
 WGK_INLINE void weigh_block(const T* w, int64_t w_stride, int64_t count, const T* rows, int64_t stride, double* sums) {
   const int64_t row_step = transposed ? 1 : w_stride, step = transposed ? w_stride : 1;

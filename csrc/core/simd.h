@@ -242,6 +242,20 @@ WGK_INLINE double sum_lanes(vdouble v) {
   }
   return sum;
 }
+WGK_INLINE double sum_lanes(vfloat v) {
+  vdouble wide[2] = {};
+  widen_to(wide, v);
+  return sum_lanes(wide[0] + wide[1]);
+}
+
+// Adds the lanes to as many doubles in memory.
+WGK_INLINE void add_to(double* sums, vdouble v) { store(sums, load(sums) + v); }
+WGK_INLINE void add_to(double* sums, vfloat v) {
+  vdouble wide[2] = {load(sums), load(sums + kDoubles)};
+  widen_to(wide, v);
+  store(sums, wide[0]);
+  store(sums + kDoubles, wide[1]);
+}
 
 }  // namespace WGK_ISA
 }  // namespace wgk

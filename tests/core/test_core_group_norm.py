@@ -224,3 +224,12 @@ def test_what_is_not_finite_stays_in_its_group(core, isa, dtype):
         np.testing.assert_array_equal(np.isnan(y).all(2), expected)
         np.testing.assert_array_equal(np.isnan(y).any(2), expected)
         np.testing.assert_array_equal(np.isnan(rstd), expected[:, ::2])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # of numpy: its means are of no numbers
+def test_images_without_pixels_give_gradients_of_zero(core, isa):
+    problem = Problem(np.random.default_rng(54), "float32", (3, 4, 0, 2))
+    run = core, core.Run(isa)
+    _, *by_params = problem.backward(*run)
+    *_, by_weight = problem.double_backward(*run)
+    np.testing.assert_array_equal([*by_params, by_weight], np.zeros((3, 4)))

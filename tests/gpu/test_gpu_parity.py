@@ -160,7 +160,8 @@ def test_group_norm(back_end: str, dtype: torch.dtype, layout: str, monkeypatch:
 def test_group_norm_at_its_edges(back_end: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, function in (("group_norm", group_norm), ("layer_norm", layer_norm)):
         monkeypatch.setattr(of_group_norm, name, on_gpu(function))
-    of_group_norm.test_no_samples(back_end)
+    for shape in ((0, 4, 3), (2, 4, 0)):
+        of_group_norm.test_no_samples_and_no_positions(back_end, shape)
     for dtype in DTYPES:
         of_group_norm.test_numbers_that_are_all_alike(back_end, dtype)
     for dtype in (torch.float64, torch.float32):

@@ -10,14 +10,13 @@ from cases import DTYPES, samples
 from test_group_norm import (  # noqa: F401 - tests that run as they are
     assert_parity,
     params_for,
-    test_compiled_equals_eager,
     test_far_from_zero,
     test_known_answer,
-    test_no_samples,
+    test_no_samples_and_no_positions,
     test_numbers_that_are_all_alike,
-    test_third_derivative_raises,
     test_what_is_not_finite_stays_in_its_group,
 )
+from test_group_norm_operators import test_compiled_equals_eager, test_third_derivative_raises  # noqa: F401
 from torch.autograd import gradcheck, gradgradcheck
 
 from wgan_kernels._triton import group_norm as module

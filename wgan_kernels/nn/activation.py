@@ -69,14 +69,15 @@ class LeakyReLU(nn.LeakyReLU):
         negative_slope, inplace: those of `torch.nn.LeakyReLU`.
 
     x: of any shape, float64, float32, bfloat16 or float16. In place, with a negative slope below 0, and for other
-    inputs it is PyTorch's own layer.
+    inputs, DTensor among them, and for torch.jit.trace it is PyTorch's own layer.
     Differentiable any number of times. Where PyTorch computes a second derivative by x, and all that follows of it,
     from zeros, this has none.
     Source: Maas et al. 2013, "Rectifier Nonlinearities Improve Neural Network Acoustic Models".
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        served = isinstance(input, Tensor) and input.dtype in _checks.FLOATING_DTYPES
-        if not served or input.layout is not torch.strided or self.inplace or not self.negative_slope >= 0:
+        # What torch.jit records has to run without this library.
+        served = _checks.is_plain(input) and not torch.jit.is_tracing()
+        if not served or self.inplace or not self.negative_slope >= 0:
             return super().forward(input)
         return bias_leaky_relu(input, None, self.negative_slope)

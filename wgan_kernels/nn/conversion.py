@@ -19,6 +19,7 @@ def convert_layers(critic: nn.Module) -> nn.Module:
     `torch.nn.LayerNorm`, `GroupNorm` and `InstanceNorm2d` become the layers of the same names in `wgan_kernels.nn`.
     Modules keep their identity: parameters, buffers, hooks, names and the training flag are what they were, so that
     optimizers and state_dicts go on as before. Subclasses of these layers are left alone: they may do something else.
+    A converted critic can be copied, pickled, compiled and traced, but not scripted by torch.jit.
 
     Args:
         critic: any module.

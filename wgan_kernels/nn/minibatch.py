@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ class MinibatchDiscrimination(nn.Module):
         kernel_dim: numbers of which each of these measures a distance.
         group: a process group of torch.distributed, whose ranks share their samples: those of this rank are then held
             against those of all ranks, and every rank has to make the same calls, forward and backward. Not for
-            torch.compile.
+            torch.compile. Copies of the module have the same group; it cannot be pickled: save the state_dict.
 
     Attributes:
         weight: (in_features, out_features, kernel_dim), the only parameter, normal at first with a standard deviation
@@ -67,6 +68,13 @@ class MinibatchDiscrimination(nn.Module):
         self.weight = nn.Parameter(torch.empty(in_features, out_features, kernel_dim, device=device, dtype=dtype))
         self.reset_parameters()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> MinibatchDiscrimination:
+        # Averages of a critic's weights are kept in copies of it, and a process group has none.
+        memo[id(self.group)] = self.group
+        memo[id(self)] = copied = self.__class__.__new__(self.__class__)
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
+        return copied
+
     def reset_parameters(self) -> None:
         nn.init.normal_(self.weight, std=1 / (self.kernel_dim * self.in_features**0.5))
 
@@ -81,7 +89,8 @@ class MinibatchDiscrimination(nn.Module):
         _checks.floating("x", x)
         if x.dim() != 2 or x.shape[1] != self.in_features:
             raise ValueError(f"x must have the shape (B, in_features={self.in_features}), got {tuple(x.shape)}")
-        return (x @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+        weight = self.weight  # once: a parametrization computes it anew each time
+        return (x @ weight.flatten(1)).unflatten(1, weight.shape[1:])
 
     def _among_ranks(self, x: Tensor) -> Tensor:
         """o of this rank's samples, against those of all ranks."""

@@ -20,7 +20,7 @@ class LayerNorm(nn.LayerNorm):
     floats, float32. Returns what has the shape, the dtype and the memory format of x. Statistics are float32 inside for
     half floats, and right for data far from 0. Raises what PyTorch's own layer raises.
     Differentiable twice; a third derivative raises. The same input gives the same bits for any number of threads.
-    Under `torch.func` and in forward mode it is PyTorch's own layer.
+    Under `torch.func`, in forward mode, for torch.jit.trace and for DTensor it is PyTorch's own layer.
     Source: Ba et al. 2016, "Layer Normalization", equations 3 and 4.
     """
 
@@ -74,9 +74,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 def _are_served(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> bool:
     """Whether the operator takes these; what it does not take is for PyTorch to compute, or to refuse."""
-    if not isinstance(x, Tensor) or x.dtype not in _checks.FLOATING_DTYPES or x.layout is not torch.strided:
-        return False
-    if x.numel() == 0 or _backend.is_reference_only():
+    # What torch.jit records has to run, and to have derivatives, without this library.
+    if not _checks.is_plain(x) or torch.jit.is_tracing() or x.numel() == 0 or _backend.is_reference_only():
         return False
     dtypes = (x.dtype, torch.float32) if x.dtype.itemsize == 2 else (x.dtype,)
     for param in (weight, bias):

@@ -190,9 +190,14 @@ def layer_norm(
 ) -> Tensor:
     """The same over the last dimensions of x, which are of the shape of weight and bias.
 
+    Raises:
+        ValueError: x does not end in normalized_shape.
+
     Source: Ba et al. 2016, "Layer Normalization".
     """
     dims = len(normalized_shape)
+    if x.shape[x.dim() - dims :] != tuple(normalized_shape):
+        raise ValueError(f"x must end in normalized_shape, {tuple(normalized_shape)}, got shape {tuple(x.shape)}")
     if x.dim() == 4 and dims == 3 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         # In the order of memory a sample is still one stretch.
         x = x.permute(0, 2, 3, 1)

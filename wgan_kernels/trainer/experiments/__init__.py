@@ -1,0 +1,20 @@
+"""Small experiments that put claims of the literature to the test; each is one file, and docs/experiments.md tells all.
+
+`python -m wgan_kernels.trainer.experiments --list`.
+"""
+
+from __future__ import annotations
+
+from . import (
+    four_piles,
+    gradient_norms,
+    kl_fits,
+    optimal_discriminator,
+    segments,
+    surfaces,
+    vanishing_gradient,
+    xy_game,
+)
+
+_MODULES = (four_piles, xy_game, segments, optimal_discriminator, vanishing_gradient, kl_fits, gradient_norms, surfaces)
+EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
