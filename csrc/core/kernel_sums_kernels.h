@@ -21,9 +21,7 @@ void add_row_and_column_sums(const T* w, int64_t stride, int64_t count_i, int64_
       across += v;
       down[j / kLanes<T>] += v;
     }
-    vdouble wide[2] = {};
-    widen_to(wide, across);
-    rows[i] += sum_lanes(wide[0] + wide[1]);
+    rows[i] += sum_lanes(across);
   }
   for (int64_t j = 0; j < count_j; j += kLanes<T>) {
     add_to(columns + j, down[j / kLanes<T>]);
