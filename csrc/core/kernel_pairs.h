@@ -85,6 +85,25 @@ enum class PairMode { values, gradients, tangents };
 // of kTile x kTile pairs: what belongs to a point is then read and written once for so many cells.
 constexpr int64_t kTile = 96, kMostCells = 3;
 
+// A sum that keeps what is rounded off, so that terms give the same bits in any order: with gradients and without them
+// pairs of tiles are visited in different ones.
+class WideSum {
+ public:
+  void add(double term) {
+    const double sum = high_ + term, part = sum - high_;
+    low_ += (high_ - (sum - part)) + (term - part);
+    high_ = sum;
+  }
+  void add(const WideSum& other) {
+    add(other.high_);
+    low_ += other.low_;
+  }
+  double value() const { return high_ - high_ == 0 ? high_ + low_ : high_; }  // infinity and NaN have no rest
+
+ private:
+  double high_ = 0, low_ = 0;
+};
+
 // One tile of packed points (pair_tiles.h), and where its part of the gradient is summed.
 template <class T>
 struct PairTile {

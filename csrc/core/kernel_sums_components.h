@@ -25,7 +25,8 @@ WGK_INLINE auto counted_lanes(int64_t j, int64_t count, int64_t self, Counted co
 template <class T>
 struct ComponentTask {
   int64_t count_i, count_j;
-  Counted counted;        // all, unless i and j are the same points
+  Counted weighed;        // pairs that get weights: all, unless i and j are the same points
+  Counted summed;         // the same, or half of them
   const T* norm_i;        // |z_i|^2, or the shifts of kernels of products
   const T* norm_j;
   int64_t dots_stride, w_stride;
@@ -51,11 +52,12 @@ WGK_INLINE TileSums component_rows(const K& kernel, const ComponentTask<T>& shar
   vdouble total[2] = {}, theta_total[2] = {};
   for (int64_t i = 0; i < task.count_i; ++i) {
     V sum{}, theta_sum{};
-    for (int64_t j = task.counted == Counted::above_diagonal ? i / kStep * kStep : 0; j < task.count_j; j += kStep) {
+    const bool half = mode == PairMode::values && task.summed == Counted::above_diagonal;
+    for (int64_t j = half ? i / kStep * kStep : 0; j < task.count_j; j += kStep) {
       const int64_t at = i * task.dots_stride + j, w_at = i * task.w_stride + j;
-      const auto keep = [&](V v) __attribute__((always_inline)) {
+      const auto keep = [&](Counted counted, V v) __attribute__((always_inline)) {
         if constexpr (masked) {
-          return counted_lanes<T>(j, task.count_j, i, task.counted) ? v : V{};
+          return counted_lanes<T>(j, task.count_j, i, counted) ? v : V{};
         } else {
           return v;
         }
@@ -63,26 +65,27 @@ WGK_INLINE TileSums component_rows(const K& kernel, const ComponentTask<T>& shar
       const V norms = task.norm_i[i] + load(task.norm_j + j);
       const KernelTerms<V> terms = kernel(pair_argument<K>(load(task.dots + at), norms));
       const auto put = [&](T* out, V v) __attribute__((always_inline)) {
-        store(out + w_at, keep(task.first ? task.weight * v : fma(splat<V>(task.weight), v, load(out + w_at))));
+        const V weighted = task.first ? task.weight * v : fma(splat<V>(task.weight), v, load(out + w_at));
+        store(out + w_at, keep(task.weighed, weighted));
       };
       if constexpr (mode == PairMode::tangents) {
         const V along_norms = task.along_norm_i[i] + load(task.along_norm_j + j);
         const V along_dots = load(task.along_dots + at);
         const V along_s = K::kOfProducts ? along_norms + along_dots : 2 * (along_norms - along_dots);
         const V along_t = splat<V>(task.along_theta);
-        sum += keep(fma(terms.k_s, along_s, terms.k_t * along_t));
+        sum += keep(task.summed, fma(terms.k_s, along_s, terms.k_t * along_t));
         put(task.w, terms.k_s);
         put(task.along_w, fma(terms.k_ss, along_s, terms.k_st * along_t));
         if constexpr (has_theta) {
-          theta_sum += keep(fma(terms.k_st, along_s, terms.k_tt * along_t));
+          theta_sum += keep(task.summed, fma(terms.k_st, along_s, terms.k_tt * along_t));
         }
       } else {
-        sum += keep(terms.k);
+        sum += keep(task.summed, terms.k);
         if constexpr (mode == PairMode::gradients) {
           put(task.w, terms.k_s);
         }
         if constexpr (has_theta) {
-          theta_sum += keep(terms.k_t);
+          theta_sum += keep(task.summed, terms.k_t);
         }
       }
     }
@@ -99,7 +102,7 @@ TileSums component_tile(const KernelMixture& mixture, int64_t c, const Component
   // Masks cost little beside double and the derivatives by theta; two versions of everything cost the compiler much.
   constexpr bool kAlwaysMasked = has_theta || std::is_same_v<T, double>;
   return with_component<T>(mixture, c, [&](const auto& kernel) __attribute__((always_inline)) {
-    if (kAlwaysMasked || task.counted != Counted::all || task.count_j % kLanes<T> != 0) {
+    if (kAlwaysMasked || task.summed != Counted::all || task.count_j % kLanes<T> != 0) {
       return component_rows<mode, has_theta, true>(kernel, task);
     }
     return component_rows<mode, has_theta, kAlwaysMasked>(kernel, task);

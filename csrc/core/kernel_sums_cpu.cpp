@@ -65,12 +65,12 @@ class Sweep {
     const auto sweep_tiles = WGK_PICK(isa_, sweep_tiles<mode, has_theta, T>);
     const int64_t B = pairs_.B, C = mixture.C;
     const int64_t parts = kValues ? std::min(kParts, schedule_.pairs_by_rows()) : schedule_.max_pairs();
-    std::vector<double> shares(B * parts * 6 * C, 0.0);  // [B, part, block, (sums, theta_sums), C]
+    std::vector<WideSum> shares(B * parts * 6 * C);  // [B, part, block, (sums, theta_sums), C]
     const auto visit = [&](int64_t b, int64_t part, const TilePair& pair, T* workspace) {
       const PairTile<T> i = tile(b, pair.i), other = tile(b, pair.j);
       const PairTile<T>& j = pair.i == pair.j ? i : other;
       const int64_t block = i.of_y != j.of_y ? 2 : i.of_y ? 1 : 0;
-      double* share = shares.data() + ((b * parts + part) * 3 + block) * 2 * C;
+      WideSum* share = shares.data() + ((b * parts + part) * 3 + block) * 2 * C;
       sweep_tiles(mixture, i, j, pairs_.D, points_.stride, pairs_.diagonal,
                   kValues ? nullptr : weights + (b * 3 + block) * C, tile_size_, workspace, share, share + C);
     };
@@ -180,7 +180,7 @@ class Sweep {
   }
 
   // Adds up the shares in order, and the pairs of a point with itself.
-  void add_shares(const KernelMixture& mixture, const std::vector<double>& shares, int64_t parts, bool tangent,
+  void add_shares(const KernelMixture& mixture, const std::vector<WideSum>& shares, int64_t parts, bool tangent,
                   double* sums, double* theta_sums) const {
     const int64_t C = mixture.C;
     const int64_t selves[3] = {std::max<int64_t>(0, std::min(pairs_.end, pairs_.N) - pairs_.begin),
@@ -192,15 +192,17 @@ class Sweep {
         plain::terms_at_zero(mixture, c, k, k_t, k_tt);
       }
       const double along = tangent ? mixture.along_thetas[c] : 0;
-      double sum = selves[block] * (tangent ? k_t * along : k), theta_sum = selves[block] * (tangent ? k_tt * along : k_t);
+      WideSum sum, theta_sum;
+      sum.add(selves[block] * (tangent ? k_t * along : k));
+      theta_sum.add(selves[block] * (tangent ? k_tt * along : k_t));
       for (int64_t part = 0; part < parts; ++part) {
-        const double* share = shares.data() + ((b * parts + part) * 3 + block) * 2 * C + c;
-        sum += share[0];
-        theta_sum += share[C];
+        const WideSum* share = shares.data() + ((b * parts + part) * 3 + block) * 2 * C + c;
+        sum.add(share[0]);
+        theta_sum.add(share[C]);
       }
-      sums[at] = sum;
+      sums[at] = sum.value();
       if (theta_sums != nullptr) {
-        theta_sums[at] = theta_sum;
+        theta_sums[at] = theta_sum.value();
       }
     }
   }

@@ -82,11 +82,12 @@ class TileSweep {
   TileSweep(const KernelMixture& mixture, const PairTile<T>& i, const PairTile<T>& j, int64_t D, int64_t stride,
             bool diagonal, const double* weights, int64_t tile_size, T* workspace)
       : mixture_(mixture), i_(i), j_(j), D_(D), stride_(stride), diagonal_(diagonal), weights_(weights),
-        tile_size_(tile_size), w_(workspace), along_w_(workspace + (kTangents ? tile_size * tile_size : 0)) {}
+        tile_size_(tile_size), w_(workspace), along_w_(workspace + (kTangents ? tile_size * tile_size : 0)),
+        half_(sums_half()) {}
 
   // sums, theta_sums: [C], added to.
-  void run(double* sums, double* theta_sums) {
-    const bool half = sees_half();
+  void run(WideSum* sums, WideSum* theta_sums) {
+    const bool half = mode == PairMode::values && half_;
     tile_dots(i_.rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, w_, half);
     if constexpr (kTangents) {
       tile_dots(i_.along_rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, along_w_);
@@ -94,7 +95,7 @@ class TileSweep {
     }
     for (int64_t i = 0; i < i_.count; i += kTile) {
       for (int64_t j = half ? i : 0; j < j_.count; j += kTile) {
-        cell({i, j, std::min(kTile, i_.count - i), std::min(kTile, j_.count - j), same_tile() && i == j}, half, sums,
+        cell({i, j, std::min(kTile, i_.count - i), std::min(kTile, j_.count - j), same_tile() && i == j}, sums,
              theta_sums);
       }
     }
@@ -114,16 +115,16 @@ class TileSweep {
   bool to_i() const { return i_.sums != nullptr; }
   bool to_j() const { return j_.sums != nullptr && !same_tile(); }
 
-  // Of a tile with itself values need every pair once, where none of a point with itself counts.
-  bool sees_half() const {
-    bool half = mode == PairMode::values && same_tile();
+  // Of a tile with itself sums need every pair once, where none of a point with itself counts.
+  bool sums_half() const {
+    bool half = same_tile();
     for (int64_t c = 0; half && diagonal_ && c < mixture_.C; ++c) {
       half = !is_of_products(static_cast<KernelKind>(mixture_.kinds[c]));
     }
     return half;
   }
 
-  void cell(const Cell& cell, bool half, double* sums, double* theta_sums) {
+  void cell(const Cell& cell, WideSum* sums, WideSum* theta_sums) {
     alignas(64) T product_w[mode == PairMode::values ? 1 : kSize], along_product_w[kTangents ? kSize : 1];
     alignas(64) T dots[mode == PairMode::values ? 1 : kSize], along_dots[kTangents ? kSize : 1];
     T *w = w_ + cell.i * tile_size_ + cell.j, *along_w = along_w_ + cell.i * tile_size_ + cell.j;
@@ -141,9 +142,8 @@ class TileSweep {
     bool has[2] = {false, false};  // components of distances, of products
     for (int64_t c = 0; c < mixture_.C; ++c) {
       const bool of_products = is_of_products(static_cast<KernelKind>(mixture_.kinds[c]));
-      task.counted = !cell.itself || (of_products && diagonal_) ? Counted::all
-                     : half                                     ? Counted::above_diagonal
-                                                                : Counted::without_self;
+      task.weighed = !cell.itself || (of_products && diagonal_) ? Counted::all : Counted::without_self;
+      task.summed = cell.itself && half_ ? Counted::above_diagonal : task.weighed;
       task.norm_i = (of_products ? i_.shifts : i_.norms) + cell.i;
       task.norm_j = (of_products ? j_.shifts : j_.norms) + cell.j;
       if constexpr (kTangents) {
@@ -159,9 +159,11 @@ class TileSweep {
       task.along_theta = static_cast<T>(kTangents ? mixture_.along_thetas[c] : 0);
       const TileSums found = component_tile<mode, has_theta>(mixture_, c, task);
       // A block of one set with itself counts each pair twice; a whole tile with itself has both already.
-      const double twice = same_set() && (!same_tile() || half) ? 2 : 1;
-      sums[c] += twice * found.k;
-      theta_sums[c] += twice * found.theta;
+      const double twice = same_set() && (!same_tile() || half_) ? 2 : 1;
+      if (!half_ || cell.j >= cell.i) {
+        sums[c].add(twice * found.k);
+        theta_sums[c].add(twice * found.theta);
+      }
     }
     if constexpr (kTangents) {
       finish_weights(cell, has[0], has[1] ? along_product_w : nullptr, sums_of(false), tile_size_, along_w);
@@ -208,14 +210,15 @@ class TileSweep {
   const double* weights_;
   int64_t tile_size_;
   T *w_, *along_w_;
+  bool half_;
 };
 
 // sums, theta_sums: [C], added to. diagonal: kernels of products count the pairs of a point with itself, whose sums
 // those of distances have without looking at the points. workspace: [tile_size, tile_size], two of them for tangents.
 template <PairMode mode, bool has_theta, class T>
 void sweep_tiles(const KernelMixture& mixture, const PairTile<T>& i, const PairTile<T>& j, int64_t D, int64_t stride,
-                 bool diagonal, const double* weights, int64_t tile_size, T* workspace, double* sums,
-                 double* theta_sums) {
+                 bool diagonal, const double* weights, int64_t tile_size, T* workspace, WideSum* sums,
+                 WideSum* theta_sums) {
   TileSweep<mode, has_theta, T>(mixture, i, j, D, stride, diagonal, weights, tile_size, workspace)
       .run(sums, theta_sums);
 }
