@@ -85,8 +85,8 @@ enum class PairMode { values, gradients, tangents };
 // of kTile x kTile pairs: what belongs to a point is then read and written once for so many cells.
 constexpr int64_t kTile = 96, kMostCells = 3;
 
-// A sum that keeps what is rounded off, so that terms give the same bits in any order: with gradients and without them
-// pairs of tiles are visited in different ones.
+// A sum that keeps what is rounded off, so that terms give the same bits in any order but for cases of about one in 2^50:
+// with gradients and without them pairs of tiles are visited in different ones.
 class WideSum {
  public:
   void add(double term) {
