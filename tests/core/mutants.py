@@ -500,7 +500,7 @@ MINIBATCH_DISCRIMINATION = {
     ),
     "rows_that_were_not_asked_for": Mutant(
         "minibatch_discrimination", "mask", DISCRIMINATION, "if (sample >= batch.begin && sample < batch.end)",
-        "if (sample >= batch.begin && sample < batch.end + MUTANT)", EVERY_CLOSENESS, ("", "address"),
+        "if (sample >= batch.begin && sample < batch.end + MUTANT)", EVERY_CLOSENESS,
     ),
     "others_that_were_not_asked_for": Mutant(
         "minibatch_discrimination", "mask", DISCRIMINATION, "rows, asked_for ? 0",
