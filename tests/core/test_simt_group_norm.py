@@ -33,8 +33,9 @@ def check(simt, problem, message):
 @pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_every_pass(simt, dtype):
     rng = np.random.default_rng(60)
-    for size in QUICK_SIZES if QUICK else SIZES:
-        for k, (channels_last, (affine, along)) in enumerate(settings()):
+    for n, size in enumerate(QUICK_SIZES if QUICK else SIZES):
+        some = slice(n % 3, None, 3) if QUICK else slice(None)
+        for k, (channels_last, (affine, along)) in list(enumerate(settings()))[some]:
             problem = Problem(rng, dtype, size, channels_last, affine, along, shift=k % 2)
             check(simt, problem, f"{size}, {channels_last}, {affine}, {along}")
 
