@@ -100,4 +100,4 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ranks.leave(main())
