@@ -68,6 +68,22 @@ def test_checkpoint_gives_the_samples_again(tmp_path: Path) -> None:
     assert wk.mmd2(samples, load("digits").held_out, kernel).item() == metrics["mmd2"]["generated"]
 
 
+@pytest.mark.parametrize("architecture", ["dcgan", "dcgan-layer-norm"])
+def test_convolutions_learn_checked_and_come_back(tmp_path: Path, architecture: str) -> None:
+    size = ("--batch-size", "32", "--latent", "32", "--width", "4")
+    options = ("--architecture", architecture, "--steps", "12", "--lr", "2e-3", "--decay", "--verify", "6")
+    status, metrics, checkpoint = run(tmp_path, *options, *size)
+    assert status == 0 and metrics["verification"]["checks"] == 4
+    assert metrics["mmd2"]["generated"] < 0.9 * metrics["mmd2"]["untrained"]
+    generator = ARCHITECTURES[architecture].make_generator(Sizes((1, 16, 16), 32, 4, True))
+    generator.load_state_dict({name.removeprefix("generator."): value
+                               for name, value in checkpoint["networks"].items() if "generator" in name})  # fmt: skip
+    with torch.no_grad():
+        samples = generator.eval()(checkpoint["latents"])
+    kernel = wk.kernels.RBF(metrics["bandwidth"])
+    assert wk.mmd2(samples, load("digits", 16).held_out, kernel).item() == metrics["mmd2"]["generated"]
+
+
 def test_same_seed_same_bits_checked_or_not(tmp_path: Path) -> None:
     """The checks take no random numbers and leave no trace in what is trained."""
     state = torch.get_rng_state()
@@ -220,7 +236,16 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in text for name in OBJECTIVES)
 
 
-@pytest.mark.parametrize("options", [["--objective", "wgan"], ["--objective", "wae-mmd", "--backend", "reference"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--objective", "wgan"],
+        ["--objective", "wae-mmd", "--backend", "reference"],
+        ["--backend", "reference"],
+        ["--architecture", "dcgan"],
+        ["--architecture", "dcgan-layer-norm"],
+    ],
+)
 def test_comparison_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]) -> None:
     size = ("--steps", "4", "--batch-size", "16", "--width", "4")
     status, metrics, _ = run(tmp_path, *size, "--compare", *options)

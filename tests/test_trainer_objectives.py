@@ -236,7 +236,7 @@ def test_dcgan_layers(side: int) -> None:
     generator = ARCHITECTURES["dcgan"].make_generator(sizes)
     fake = generator(torch.randn(3, 32))
     assert fake.shape == (3, 3 * side * side) and fake.abs().max() <= 1
-    assert critic(fake).shape == (3, 1)
+    assert critic(fake).shape == (3, 1) and wk.check_critic(critic, fake.detach()) == []
     kinds: tuple[Any, ...] = (nn.LayerNorm, nn.BatchNorm2d, nn.Conv2d, nn.ConvTranspose2d)
     count = [sum(isinstance(m, kind) for m in (*critic, *generator)) for kind in kinds]
     assert count == [halvings - 1, halvings, halvings, halvings + 1]
