@@ -53,6 +53,42 @@ def differentiable(
     return call
 
 
+def twice_differentiable(
+    name: str,
+    back_end: str,
+    fake: Callable[..., Tensor],
+    fake_backward: Callable[..., Tensor],
+    fake_double_backward: Callable[..., tuple[Tensor, Tensor]],
+) -> Callable[..., Any]:
+    """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
+    end, and returns the function through which to call the first: of one result by one tensor and two settings.
+
+    <name>(x, *settings) -> y; <name>_backward(grad_y, x, *settings) -> grad_x;
+    <name>_double_backward(grad_grad_x, grad_y, x, *settings) -> grad_grad_y, grad_x.
+    """
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, *ctx.settings = inputs
+        ctx.save_for_backward(x)
+
+    def setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        grad_y, x, *ctx.settings = inputs
+        ctx.save_for_backward(grad_y, x)
+
+    def backward(ctx: Any, grad_y: Tensor) -> tuple[Tensor | None, ...]:
+        return by_x(grad_y, *ctx.saved_tensors, *ctx.settings), None, None
+
+    def double_backward(ctx: Any, grad_grad_x: Tensor) -> tuple[Tensor | None, ...]:
+        return *by_both(grad_grad_x, *ctx.saved_tensors, *ctx.settings), None, None
+
+    names = [f"{name}{order}{back_end}" for order in ("", "_backward", "_double_backward")]
+    for operator, kernel in zip(names, (fake, fake_backward, fake_double_backward)):
+        torch.library.register_fake(f"wgan_kernels::{operator}", kernel, lib=LIBRARY)
+    by_both = differentiable(names[2], lambda ctx, inputs, output: None, third_derivative(name))
+    by_x = differentiable(names[1], setup_backward_context, double_backward)
+    return differentiable(names[0], setup_context, backward)
+
+
 def eager_function(
     name: str, forward: Callable[..., Any], backward: Callable[..., Any], *, listened: bool = False
 ) -> Callable[..., Any]:

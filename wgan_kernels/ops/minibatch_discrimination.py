@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import _backend, _checks
 from ..reference import minibatch_discrimination as reference
-from . import _schemas
-from ._autograd import differentiable, third_derivative
+from ._autograd import twice_differentiable
 
 
 def _fake(m: Tensor, begin: int, end: int) -> Tensor:
@@ -28,38 +26,8 @@ def _fake_double_backward(
     return grad_o.new_empty(grad_o.shape), m.new_empty(m.shape)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    m, *ctx.rows = inputs
-    ctx.save_for_backward(m)
-
-
-def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_o, m, *ctx.rows = inputs
-    ctx.save_for_backward(grad_o, m)
-
-
 def register(back_end: str = "") -> Callable[..., Any]:
-    """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
-    end; returns how to call the first."""
-    name = "minibatch_discrimination"
-    for operator, kernel in {
-        name: _fake,
-        f"{name}_backward": _fake_backward,
-        f"{name}_double_backward": _fake_double_backward,
-    }.items():
-        torch.library.register_fake(f"wgan_kernels::{operator}{back_end}", kernel, lib=_schemas.LIBRARY)
-
-    def backward(ctx: Any, grad_o: Tensor) -> tuple[Tensor | None, ...]:
-        return by_m(grad_o, *ctx.saved_tensors, *ctx.rows), None, None
-
-    def double_backward(ctx: Any, grad_grad_m: Tensor) -> tuple[Tensor | None, ...]:
-        return *by_both(grad_grad_m, *ctx.saved_tensors, *ctx.rows), None, None
-
-    by_both = differentiable(
-        f"{name}_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative(name)
-    )
-    by_m = differentiable(f"{name}_backward{back_end}", _setup_backward_context, double_backward)
-    return differentiable(f"{name}{back_end}", _setup_context, backward)
+    return twice_differentiable("minibatch_discrimination", back_end, _fake, _fake_backward, _fake_double_backward)
 
 
 _minibatch_discrimination = register()

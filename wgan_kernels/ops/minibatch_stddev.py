@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .. import _backend, _checks
 from ..reference import minibatch_stddev as reference
-from . import _schemas
-from ._autograd import differentiable, third_derivative
+from ._autograd import twice_differentiable
 
 
 def _fake(x: Tensor, group_size: int, num_channels: int) -> Tensor:
@@ -28,38 +27,8 @@ def _fake_double_backward(
     return _fake(x, group_size, num_channels), torch.empty_like(x)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, *ctx.settings = inputs
-    ctx.save_for_backward(x)
-
-
-def _setup_backward_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    grad_value, x, *ctx.settings = inputs
-    ctx.save_for_backward(grad_value, x)
-
-
 def register(back_end: str = "") -> Callable[..., Any]:
-    """Gives the operators of a back end ('' or '_triton') their fake kernels and derivatives, which stay on that back
-    end; returns how to call the first."""
-    name = "minibatch_stddev"
-    for operator, kernel in {
-        name: _fake,
-        f"{name}_backward": _fake_backward,
-        f"{name}_double_backward": _fake_double_backward,
-    }.items():
-        torch.library.register_fake(f"wgan_kernels::{operator}{back_end}", kernel, lib=_schemas.LIBRARY)
-
-    def backward(ctx: Any, grad_value: Tensor) -> tuple[Tensor | None, ...]:
-        return by_x(grad_value, *ctx.saved_tensors, *ctx.settings), None, None
-
-    def double_backward(ctx: Any, grad_grad_x: Tensor) -> tuple[Tensor | None, ...]:
-        return *by_both(grad_grad_x, *ctx.saved_tensors, *ctx.settings), None, None
-
-    by_both = differentiable(
-        f"{name}_double_backward{back_end}", lambda ctx, inputs, output: None, third_derivative(name)
-    )
-    by_x = differentiable(f"{name}_backward{back_end}", _setup_backward_context, double_backward)
-    return differentiable(f"{name}{back_end}", _setup_context, backward)
+    return twice_differentiable("minibatch_stddev", back_end, _fake, _fake_backward, _fake_double_backward)
 
 
 _minibatch_stddev = register()
