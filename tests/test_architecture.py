@@ -284,7 +284,7 @@ def stems(folder: str, pattern: str = "*.py") -> set[str]:
 
 
 def native_stems() -> set[str]:
-    """The operators that are registered, by the files that give them a fake kernel, themselves or all passes at once."""
+    """The operators that are registered, by the files that give them fake kernels, one by one or all at once."""
     files = [path for path in (PACKAGE / "ops").glob("*.py") if path.name != "_autograd.py"]
     return {path.stem for path in files if re.search(r"(register_fake|twice_differentiable)\(", path.read_text())}
 
