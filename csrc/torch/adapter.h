@@ -85,6 +85,27 @@ inline Tensor new_like(const Tensor& like) {
   return Tensor(handle);
 }
 
+// Whether two tensors of one shape lie in memory alike.
+inline bool same_steps(const Tensor& a, const Tensor& b) {
+  for (int64_t d = 0; d < a.dim(); ++d) {
+    if (a.stride(d) != b.stride(d) && a.size(d) != 1) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// Whether [B, C, ...] lies in memory as [B, ..., C].
+inline bool is_channels_last(const Tensor& x) {
+  int64_t expected = x.dim() > 2 ? x.size(1) : 0;
+  for (int64_t d = x.dim() - 1; d >= 2; expected *= x.size(d--)) {
+    if (x.stride(d) != expected && x.size(d) != 1) {
+      return false;
+    }
+  }
+  return x.dim() > 2 && x.stride(1) == 1 && (x.stride(0) == expected || x.size(0) == 1);
+}
+
 // The tensor itself where it is contiguous already, which is known without asking the dispatcher.
 inline Tensor dense(const Tensor& tensor) {
   return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);

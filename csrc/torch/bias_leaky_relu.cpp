@@ -14,26 +14,6 @@ BiasLeakyRelu settings(double negative_slope, double gain, std::optional<double>
   return {negative_slope, gain, clamp.value_or(std::numeric_limits<double>::infinity())};
 }
 
-bool same_steps(const Tensor& a, const Tensor& b) {
-  for (int64_t d = 0; d < a.dim(); ++d) {
-    if (a.stride(d) != b.stride(d) && a.size(d) != 1) {
-      return false;
-    }
-  }
-  return true;
-}
-
-// Whether [B, C, ...] lies in memory as [B, ..., C].
-bool is_channels_last(const Tensor& x) {
-  int64_t expected = x.dim() > 2 ? x.size(1) : 0;
-  for (int64_t d = x.dim() - 1; d >= 2; expected *= x.size(d--)) {
-    if (x.stride(d) != expected && x.size(d) != 1) {
-      return false;
-    }
-  }
-  return x.dim() > 2 && x.stride(1) == 1 && (x.stride(0) == expected || x.size(0) == 1);
-}
-
 // The channels of a tensor, which sets the order in which all are gone through, and what the core is given of it: the
 // tensor itself, or a copy where it is neither contiguous nor channels_last.
 struct Channels {

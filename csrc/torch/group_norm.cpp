@@ -5,26 +5,6 @@
 namespace wgk::operators {
 namespace {
 
-bool same_steps(const Tensor& a, const Tensor& b) {
-  for (int64_t d = 0; d < a.dim(); ++d) {
-    if (a.stride(d) != b.stride(d) && a.size(d) != 1) {
-      return false;
-    }
-  }
-  return true;
-}
-
-// Whether [B, C, ...] lies in memory as [B, ..., C].
-bool is_channels_last(const Tensor& x) {
-  int64_t expected = x.size(1);
-  for (int64_t d = x.dim() - 1; d >= 2; expected *= x.size(d--)) {
-    if (x.stride(d) != expected && x.size(d) != 1) {
-      return false;
-    }
-  }
-  return x.stride(1) == 1 && (x.stride(0) == expected || x.size(0) == 1);
-}
-
 // The groups of x, and x itself or a copy of it as the core walks it.
 class Grouped {
  public:

@@ -7,15 +7,6 @@
 namespace wgk::operators {
 namespace {
 
-bool same_steps(const Tensor& a, const Tensor& b) {
-  for (int64_t d = 0; d < a.dim(); ++d) {
-    if (a.stride(d) != b.stride(d) && a.size(d) != 1) {
-      return false;
-    }
-  }
-  return true;
-}
-
 bool is_expanded(const Tensor& tensor) {
   for (int64_t d = 0; !tensor.is_contiguous() && d < tensor.dim(); ++d) {
     if (tensor.stride(d) == 0 && tensor.size(d) > 1) {
