@@ -8,10 +8,7 @@ are done. A rank on which one fails ends, and torchrun the others.
 from __future__ import annotations
 
 import copy
-import os
-import sys
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -19,6 +16,7 @@ import torch.distributed as dist
 from cases import samples
 from tolerances import assert_same_by_another_route, assert_within_one_ulp
 from torch import Tensor, nn
+from torchrun_cases import run
 
 import wgan_kernels as wk
 from wgan_kernels.nn import MinibatchDiscrimination
@@ -162,20 +160,5 @@ CASES: dict[str, Callable[[Any], None]] = {
 }
 
 
-def main(names: list[str]) -> None:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    torch.set_num_threads(1)
-    pairs = [dist.new_group(ranks) for ranks in ((0, 1), (2, 3))]
-    for name in names:
-        for group in (dist.group.WORLD, pairs[dist.get_rank() // 2]):
-            CASES[name](group)
-        dist.barrier()
-        if dist.get_rank() == 0:
-            print(name, "done", flush=True)
-    dist.destroy_process_group()
-    # Threads of gloo now and then outlive the interpreter, which aborts the process after all is done.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(CASES)

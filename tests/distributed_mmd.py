@@ -6,10 +6,8 @@ are done. A rank on which one fails ends, and torchrun the others.
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -17,6 +15,7 @@ import torch.distributed as dist
 from cases import samples
 from tolerances import assert_rounded, assert_same_by_another_route, assert_within_one_ulp
 from torch import Tensor
+from torchrun_cases import run
 
 from wgan_kernels import mmd2
 from wgan_kernels.kernels import RBF, InverseMultiquadric, Kernel
@@ -257,21 +256,9 @@ CASES: dict[str, Callable[[Any], None]] = {
 }  # fmt: skip
 
 
-def main(names: list[str]) -> None:
-    dist.init_process_group("gloo", timeout=timedelta(seconds=60))
-    torch.set_num_threads(1)
-    pairs = [dist.new_group(ranks) for ranks in ((0, 1), (2, 3))]
-    for name in names:
-        for group in (dist.group.WORLD, pairs[dist.get_rank() // 2]):
-            kernel_sums._ROWS = 1  # so that few rows are shared out among all ranks
-            CASES[name](group)
-        dist.barrier()
-        if dist.get_rank() == 0:
-            print(name, "done", flush=True)
-    dist.destroy_process_group()
-    # Threads of gloo now and then outlive the interpreter, which aborts the process after all is done.
-    os._exit(0)
+def few_rows() -> None:
+    kernel_sums._ROWS = 1  # so that few rows are shared out among all ranks
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run(CASES, few_rows)
