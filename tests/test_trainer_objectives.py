@@ -151,7 +151,7 @@ def test_minibatch_discrimination(name: str) -> None:
     critic = training.networks.critic
     x = training.data.train[:6]
     features = critic[:-2](x)
-    products = torch.einsum("bi,ifk->bfk", features, critic[-2].layer.weight)
+    products = torch.einsum("bi,ifk->bfk", features, critic[-2].weight)
     distances = (products.unsqueeze(1) - products.unsqueeze(0)).abs().sum(3)
     closeness = (-distances).exp().sum(1) - 1
     torch.testing.assert_close(critic(x), critic[-1](torch.cat([features, closeness], 1)))

@@ -2,56 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 
-from .objectives.base import Batch, Terms, Update
-
-if TYPE_CHECKING:
-    from .loop import Training
+from .objectives.base import Batch, Terms
 
 WARM_UP = 3
 
 
 class GraphedUpdate:
-    """One update, captured at first: draws are copied to where the graph reads them, and it is replayed."""
+    """One update, captured and replayed; its first steps run as ever, on a stream of their own, as a capture asks."""
 
-    def __init__(self, training: Training, update: Update, batch: Batch) -> None:
-        self._training, self._update = training, update
-        self._batch = Batch(*[None if each is None else each.clone() for each in batch])
-        networks, optimizer = training.networks, training.optimizers[update.name]
-        before = copy.deepcopy((networks.state_dict(), optimizer.state_dict()))
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP):
-                self._run()
-        torch.cuda.current_stream().wait_stream(stream)
-        networks.load_state_dict(before[0])
-        self._restore(optimizer, before[1])
-        optimizer.zero_grad()
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._terms = self._run()
+    def __init__(self, run: Callable[[Batch], Terms]) -> None:
+        self._run, self._stream, self._warm = run, torch.cuda.Stream(), 0
+        self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, batch: Batch) -> Terms:
+        if self._warm < WARM_UP:
+            self._warm += 1
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                terms = self._run(batch)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return terms
+        if self._graph is None:
+            self._graph, self._batch = torch.cuda.CUDAGraph(), batch.each(torch.clone)
+            with torch.cuda.graph(self._graph):
+                self._terms = self._run(self._batch)
         for place, value in zip(self._batch, batch, strict=True):
             if place is not None:
-                place.copy_(value)
+                place.copy_(value)  # to where the graph reads
         self._graph.replay()
         return self._terms
-
-    def _run(self) -> Terms:
-        terms = self._training.loss(self._update, self._batch)
-        self._training.descend(self._update, terms["loss"])
-        return terms
-
-    @staticmethod
-    def _restore(optimizer: torch.optim.Optimizer, state: dict) -> None:
-        """Where the state is kept it stays: the first steps of all moments start from zeros."""
-        fresh = not state["state"]
-        for index, of_param in enumerate(optimizer.state.values()):
-            for name, value in of_param.items():
-                value.zero_() if fresh else value.copy_(state["state"][index][name])

@@ -16,17 +16,6 @@ class BatchNorm2d(nn.BatchNorm2d):
         return own(super().forward(joined(x))) if self.training else super().forward(x)
 
 
-class OfAllRanks(nn.Module):
-    """A layer that couples the samples of a batch, and sees those of all ranks."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return own(self.layer(joined(x)))
-
-
 class VirtualBatchNorm2d(nn.Module):
     """Normalises each sample by the statistics of a reference batch and of itself.
 
@@ -41,11 +30,13 @@ class VirtualBatchNorm2d(nn.Module):
         self.weight, self.bias = nn.Parameter(torch.ones(channels, 1, 1)), nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        reference = x[: self.size]
-        share = 1 / (self.size + 1)
-        mean = (1 - share) * reference.mean((0, 2, 3), keepdim=True) + share * x.mean((2, 3), keepdim=True)
-        square = (1 - share) * (reference**2).mean((0, 2, 3), keepdim=True) + share * (x**2).mean((2, 3), keepdim=True)
+        mean, square = self._mean(x), self._mean(x**2)
         return self.weight * (x - mean) / (square - mean**2 + self.eps).sqrt() + self.bias
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Of the reference batch and each sample, (B, C, 1, 1)."""
+        of_reference = x[: self.size].mean((0, 2, 3), keepdim=True)
+        return (self.size * of_reference + x.mean((2, 3), keepdim=True)) / (self.size + 1)
 
 
 class WithReference(nn.Module):
@@ -53,15 +44,13 @@ class WithReference(nn.Module):
 
     def __init__(self, network: nn.Sequential, reference: Tensor) -> None:
         super().__init__()
-        names = [name for name, module in network.named_modules() if isinstance(module, nn.BatchNorm2d)]
-        if not names:
-            raise ValueError("--virtual-batch-norm needs a generator with batch normalisation, such as that of dcgan")
-        for name in names:
-            parent, _, child = name.rpartition(".")
-            channels = network.get_submodule(name).num_features
-            setattr(network.get_submodule(parent), child, VirtualBatchNorm2d(channels, len(reference)))
         self.network = network
         self.register_buffer("reference", reference)
+        batch_norms = {i: layer for i, layer in enumerate(network) if isinstance(layer, nn.BatchNorm2d)}
+        if not batch_norms:
+            raise ValueError("--virtual-batch-norm needs a generator with batch normalisation, such as that of dcgan")
+        for index, layer in batch_norms.items():
+            network[index] = VirtualBatchNorm2d(layer.num_features, len(reference))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(torch.cat([self.reference, x]))[len(self.reference) :]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 import wgan_kernels as wk
 
-from ..layers import OfAllRanks
 from ..networks import Architecture, Sizes
 from ..ranks import joined
 
@@ -30,6 +30,9 @@ class Batch(NamedTuple):
     mix: Tensor | None = None  # (B,) uniform in [0, 1)
     noise: Tensor | None = None  # (2, B, P) normal, for real and for generated samples
 
+    def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*[None if value is None else function(value) for value in self])
+
 
 class Update(NamedTuple):
     """One descent of some networks, which is made `times` times in a row."""
@@ -46,6 +49,7 @@ class Objective:
 
     name: ClassVar[str]
     critic_outputs: ClassVar[int] = 1
+    rates: ClassVar[dict[str, float]] = {}  # of updates, in parts of lr
     batch_size = 64
     latent = 32
     lr = 1e-4
@@ -66,7 +70,7 @@ class Objective:
 
     def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """That of the update of this name; settings: what a CUDA graph needs."""
-        return torch.optim.Adam(params, self.lr, betas=self.betas, fused=True, **settings)
+        return torch.optim.Adam(params, self.lr * self.rates.get(name, 1), betas=self.betas, fused=True, **settings)
 
 
 class Adversarial(Objective):
@@ -89,7 +93,8 @@ class Adversarial(Objective):
         critic = architecture.make_critic(sizes, self.critic_outputs)
         if self.minibatch_discrimination:
             *features, last = critic
-            closeness = OfAllRanks(wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM))
+            # The group of all ranks is None where there is one process.
+            closeness = wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM, group=dist.group.WORLD)
             critic = nn.Sequential(*features, closeness, nn.Linear(last.in_features + CLOSENESSES, last.out_features))
         return nn.ModuleDict({"critic": critic, "generator": architecture.make_generator(sizes)})
 
@@ -108,14 +113,12 @@ class Adversarial(Objective):
 
     def generator_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         real, fake = self._seen(batch, networks.generator(batch.latent))
-        if self.feature_matching:
-            return self.match_features(networks.critic, fake, real)
-        return self.generator_terms(networks.critic, fake, real)
+        loss = self.match_features if self.feature_matching else self.generator_terms
+        return loss(networks.critic, fake, real)
 
     def match_features(self, critic: nn.Sequential, fake: Tensor, real: Tensor) -> Terms:
         """||mean f(x) - mean f(G(z))||^2, f what the critic's last layer sees (Salimans et al. 2016, section 3.1)."""
-        features = critic[:-1]
-        of_real, of_fake = (joined(features(each)).mean(0) for each in (real, fake))
+        of_real, of_fake = (joined(critic[:-1](each)).mean(0) for each in (real, fake))
         return {"loss": (of_real - of_fake).square().sum(), "size": of_real.square().sum() + of_fake.square().sum()}
 
     def _seen(self, batch: Batch, fake: Tensor) -> tuple[Any, Tensor]:

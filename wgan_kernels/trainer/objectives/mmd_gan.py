@@ -7,15 +7,18 @@ and the penalty of the witness function (section 4), with Adam(1e-4, 0.5, 0.9), 
 
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
+
 from torch import Tensor, nn
 
 import wgan_kernels as wk
 
 from ..ranks import joined
 from .base import Adversarial, Terms
+from .wgan_gp import gradient_norms
 
 ALPHAS = (0.2, 0.5, 1.0, 2.0, 5.0)
+KERNEL = wk.kernels.RationalQuadratic(ALPHAS)
 
 
 class MMDGAN(Adversarial):
@@ -42,12 +45,12 @@ class MMDGAN(Adversarial):
         return {"loss": mmd2, "size": mmd2.new_tensor(len(ALPHAS))}
 
     def mmd2(self, x: Tensor, y: Tensor) -> Tensor:
-        return wk.mmd2(x, y, wk.kernels.RationalQuadratic(ALPHAS))
+        return wk.mmd2(x, y, KERNEL)
 
     def witness(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return wk.witness(z, x, y, wk.kernels.RationalQuadratic(ALPHAS))
+        return wk.witness(z, x, y, KERNEL)
 
-    def penalty(self, witness, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+    def penalty(self, witness: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
         # Not in closed form: the witness would be recorded kernel by kernel, at half the speed for small critics.
         settings = {"mix": mix, "weight": self.penalty_weight, "route": "double_backward"}
         return wk.gradient_penalty(witness, real, fake, **settings)
@@ -55,20 +58,23 @@ class MMDGAN(Adversarial):
 
 class PlainMMDGAN(MMDGAN):
     def mmd2(self, x: Tensor, y: Tensor) -> Tensor:
-        n, m = len(x), len(y)
-        within_x, within_y = (self.kernel(each, each).fill_diagonal_(0).sum() for each in (x, y))
-        return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * self.kernel(x, y).mean()
+        return unbiased_mmd2(kernel, x, y)
 
     def witness(self, z: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        return self.kernel(z, x).mean(1) - self.kernel(z, y).mean(1)
+        return kernel(z, x).mean(1) - kernel(z, y).mean(1)
 
-    def penalty(self, witness, real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-        eps = mix.unsqueeze(1)
-        mixed = (eps * real + (1 - eps) * fake).requires_grad_()
-        (grad,) = torch.autograd.grad(witness(mixed).sum(), mixed, create_graph=True)
-        return self.penalty_weight * ((grad.norm(2, dim=1) - 1) ** 2).mean()
+    def penalty(self, witness: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
+        return self.penalty_weight * ((gradient_norms(witness, real, fake, mix) - 1) ** 2).mean()
 
-    def kernel(self, x: Tensor, y: Tensor) -> Tensor:
-        """(N, D), (M, D) -> (N, M)."""
-        squares = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2)
-        return sum((1 + squares / (2 * alpha)) ** -alpha for alpha in ALPHAS)
+
+def kernel(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of the kernels in plain PyTorch, (N, D), (M, D) -> (N, M)."""
+    squares = (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2)
+    return sum((1 + squares / (2 * alpha)) ** -alpha for alpha in ALPHAS)
+
+
+def unbiased_mmd2(kernel: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    """Mean k(x_i, x_j) over i != j, and that of y, less twice mean k(x_i, y_j)."""
+    n, m = len(x), len(y)
+    within_x, within_y = (kernel(each, each).fill_diagonal_(0).sum() for each in (x, y))
+    return within_x / (n * (n - 1)) + within_y / (m * (m - 1)) - 2 * kernel(x, y).mean()

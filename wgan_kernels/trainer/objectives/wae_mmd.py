@@ -12,6 +12,7 @@ import wgan_kernels as wk
 from ..networks import Architecture, Sizes
 from ..ranks import joined
 from .base import Batch, Objective, Terms, Update
+from .mmd_gan import unbiased_mmd2
 
 
 class WAE(Objective):
@@ -52,10 +53,8 @@ class WAEMMD(WAE):
 
 class PlainWAEMMD(WAEMMD):
     def mmd2(self, x: Tensor, y: Tensor) -> Tensor:
-        n, scale = len(x), 2 * self.latent
+        return unbiased_mmd2(self.kernel, x, y)
 
-        def kernel(x: Tensor, y: Tensor) -> Tensor:
-            return scale / (scale + (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2))
-
-        within = kernel(x, x).fill_diagonal_(0).sum() + kernel(y, y).fill_diagonal_(0).sum()
-        return within / (n * (n - 1)) - 2 * kernel(x, y).sum() / n**2
+    def kernel(self, x: Tensor, y: Tensor) -> Tensor:
+        scale = 2 * self.latent
+        return scale / (scale + (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2))
