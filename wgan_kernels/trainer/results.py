@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -23,21 +21,22 @@ from .verification import TOLERANCE, Verifier
 
 def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Record) -> dict[str, Any]:
     """All figures; `comparison` is for whoever makes one."""
-    samples, seconds = training.evaluation_samples(), record.seconds
+    config, samples = training.config, training.evaluation_samples()
+    checks = {"checks": verifier.checks, "tolerance": TOLERANCE, "largest_errors": verifier.worst._asdict()}
     return {
-        "run": f"{training.config.objective} ({training.config.architecture}) on {training.config.data}",
-        "config": training.config.plain(),
+        "run": f"{config.objective} ({config.architecture}) on {config.data}",
+        "config": config.plain(),
         "versions": {"wgan_kernels": wk.__version__, "torch": str(torch.__version__)},
-        "backend": backend(training.config),
+        "backend": backend(config),
         "outcome": record.outcome,
         "explanation": record.explanation,
         "steps": training.step_count,
-        "seconds": seconds,
-        "steps_per_second": training.step_count / seconds if seconds else 0.0,
+        "seconds": record.seconds,
+        "steps_per_second": training.step_count / record.seconds if record.seconds else 0.0,
         "bandwidth": judge.bandwidth,
         "mmd2": {"generated": judge.mmd2(samples), **judge.baselines, "untrained": record.mmd2[0]},
         "modes": judge.modes(samples),
-        "verification": {"checks": verifier.checks, "tolerance": TOLERANCE, "largest_errors": asdict(verifier.worst)},
+        "verification": checks,
         "comparison": None,
         "history": record.history,
         "mmd2_history": [list(each) for each in record.mmd2.items()],
@@ -46,24 +45,15 @@ def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Rec
 
 def save_metrics(config: Config, metrics: dict[str, Any]) -> None:
     """metrics.json with everything, and metrics.csv with a line for each step."""
+    finite = json.loads(json.dumps(metrics), parse_constant=lambda name: None)  # JSON has no NaN
     with replacing(config.out / "metrics.json") as path:
-        path.write_text(json.dumps(_finite(metrics), indent=1, allow_nan=False) + "\n")
+        path.write_text(json.dumps(finite, indent=1, allow_nan=False) + "\n")
     curves, mmd2 = metrics["history"], dict(metrics["mmd2_history"])
     with replacing(config.out / "metrics.csv") as path, path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["step", *curves, "mmd2"])
         lines.writerow([0, *[""] * len(curves), mmd2[0]])
-        for step, values in enumerate(zip(*curves.values(), strict=True), start=1):
-            lines.writerow([step, *values, mmd2.get(step, "")])
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN, which is what a diverged generator comes to."""
-    if isinstance(value, dict):
-        return {name: _finite(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        lines.writerows([step, *values, mmd2.get(step, "")] for step, values in enumerate(zip(*curves.values()), 1))
 
 
 def backend(config: Config) -> str:
@@ -77,14 +67,9 @@ def backend(config: Config) -> str:
 
 
 def summary(metrics: dict[str, Any]) -> str:
-    """What the run came to, for people."""
-    shown = {name: value for name, value in metrics.items() if name not in ("config", "history", "mmd2_history")}
-    return yaml.safe_dump(_rounded({name: value for name, value in shown.items() if value}), sort_keys=False).strip()
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(each) for name, each in value.items() if name != "curves"}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(each) for each in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+    """What the run came to, for people: without curves, and with four digits."""
+    shown = {name: value for name, value in metrics.items() if value and name not in ("config", "history", "mmd2_history")}
+    if metrics["comparison"]:
+        shown["comparison"] = {name: value for name, value in metrics["comparison"].items() if name != "curves"}
+    rounded = json.loads(json.dumps(shown), parse_float=lambda digits: float(f"{float(digits):.4g}"))
+    return yaml.safe_dump(rounded, sort_keys=False).strip()

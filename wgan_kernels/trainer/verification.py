@@ -1,12 +1,11 @@
 """The steps of a run, checked against plain PyTorch while they are made.
 
-Both sides run in float64 on the same weights, draws and states of the optimiser; the plain one on the reference back
-end, which serves the layers of this library that its networks may have. In float32 two correct programs may fall on
-different sides of an activation's kink and differ by 1e-2 in a gradient, so that no tolerance could both pass these and
-catch a formula that is a little wrong. In float64 the rounding of a batch's sums stays far below 1e-9 of the largest
-gradient, and the chance that it crosses a kink is negligible. The training step itself, in float32, is held to what
-float32 allows: its loss, not its gradients, and loosely, to one sample's share of it, so that one sample on the other
-side of a kink does not stop a run; with autocast it is not held to anything.
+Both sides run in float64 on the same weights, draws and states of the optimiser. In float32 two correct programs may
+fall on different sides of an activation's kink and differ by 1e-2 in a gradient, so that no tolerance could both pass
+these and catch a formula that is a little wrong. In float64 the rounding of a batch's sums stays far below 1e-9 of the
+largest gradient, and the chance that it crosses a kink is negligible. The training step itself, in float32, is held to
+what float32 allows: its loss, not its gradients, and loosely, to one sample's share of it, so that one sample on the
+other side of a kink does not stop a run; with autocast it is not held to anything.
 """
 
 from __future__ import annotations
@@ -14,19 +13,17 @@ from __future__ import annotations
 import math
 import operator
 from copy import deepcopy
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
-
-import wgan_kernels as wk
+from torch import Tensor
 
 from . import ranks
 from .config import Config
 from .loop import Training
 from .objectives import make_objective
-from .objectives.base import Batch, Objective, Terms, Update
+from .objectives.base import Batch, Terms, Update
 
 TOLERANCE = 1e-9
 TINY = torch.finfo(torch.float64).tiny
@@ -57,7 +54,8 @@ class Verifier:
     """Checks updates of a run, counts them, and keeps the largest errors."""
 
     def __init__(self, config: Config) -> None:
-        self.checks, self.worst, self._plain = 0, Errors(), make_objective(config, plain=True)
+        self.config = replace(config, amp=False, compile=False, cuda_graphs=False)
+        self.checks, self.worst = 0, Errors()
 
     def __call__(self, update: Update, training: Training, batch: Batch, trained: Terms) -> None:
         """Compares an update of the objective with the plain one; raises VerificationError beyond tolerance.
@@ -66,15 +64,21 @@ class Verifier:
             training: as it is before the update; left so.
             trained: what the objective gave for the batch in the precision of the run.
         """
-        exact = batch.each(Tensor.double)
-        library = _side(training.objective, update.name, training, exact)
-        with wk.use_backend("reference"):
-            plain = _side(self._plain, update.name, training, exact)
-        if not plain.terms["loss"].isfinite():
+        library, plain = (self._side(update, training, batch, plain) for plain in (False, True))
+        loss = plain.terms["loss"]
+        if not loss.isfinite():
             return  # diverged, whoever computes it
-        rows = training.objective.batch_size // ranks.count()
-        limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, math.inf if training.config.amp else 1 / rows)
-        found = _errors(trained, library, plain)
+        # The parts of a loss may cancel: errors are relative to their size, not to that of their sum.
+        parts = [plain.terms["size"]] if "size" in plain.terms else plain.terms.values()
+        size = torch.stack([part.abs() for part in parts]).sum().clamp(min=TINY)
+        found = Errors(
+            ((library.terms["loss"] - loss).abs() / size).item(),
+            _difference(library.gradients, plain.gradients),
+            _difference(library.weights, plain.weights),
+            ((trained["loss"] - loss).abs() / size).item(),
+        )
+        one_sample = ranks.count() / training.objective.batch_size
+        limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, math.inf if training.config.amp else one_sample)
         # Written so that NaN does not pass.
         if not all(map(operator.le, found, limits)):
             where = f"step {training.step_count + 1}, {update.name}"
@@ -82,37 +86,21 @@ class Verifier:
         self.checks += 1
         self.worst = Errors(*map(max, found, self.worst))
 
-
-def _side(objective: Objective, name: str, training: Training, batch: Batch) -> Side:
-    (update,) = [each for each in objective.updates() if each.name == name]
-    networks: nn.ModuleDict = deepcopy(training.networks).double()
-    players = {name: param for name, param in networks.named_parameters() if param.requires_grad}
-    for param in players.values():
-        param.grad = torch.zeros_like(param)
-    terms = update.loss(networks, batch)
-    terms["loss"].backward()  # not autograd.grad, whose gradients may have strides that no optimiser expects
-    optimizer = objective.optimizer(name, players.values())
-    optimizer.load_state_dict(deepcopy(training.optimizers[name].state_dict()))
-    optimizer.step()
-    return Side(terms, {name: p.grad for name, p in players.items()}, {name: p.detach() for name, p in players.items()})
-
-
-def _errors(trained: Terms, library: Side, plain: Side) -> Errors:
-    # The parts of a loss may cancel: errors are relative to their size, not to that of their sum.
-    parts = [plain.terms["size"]] if "size" in plain.terms else plain.terms.values()
-    size, loss = max(sum(part.abs().item() for part in parts), TINY), plain.terms["loss"]
-    return Errors(
-        (library.terms["loss"] - loss).abs().item() / size,
-        _difference(library.gradients, plain.gradients),
-        _difference(library.weights, plain.weights),
-        (trained["loss"] - loss).abs().item() / size,
-    )
+    def _side(self, update: Update, training: Training, batch: Batch, plain: bool) -> Side:
+        data = training.data._replace(train=training.data.train[:1])  # which the batch was drawn from already
+        side = Training(self.config, data, make_objective(self.config, plain), torch.float64)
+        side.load_state_dict(deepcopy(training.state_dict()))
+        terms = side.loss(update, batch.each(Tensor.double))
+        side.descend(update, terms["loss"])
+        players = {name: p for name, p in side.networks.named_parameters() if name.partition(".")[0] in update.players}
+        return Side(terms, {name: p.grad for name, p in players.items()}, {n: p.detach() for n, p in players.items()})
 
 
 def _difference(library: dict[str, Tensor], plain: dict[str, Tensor]) -> float:
     # One scale for all: the exact gradient of the last bias may be 0, and its rounding is not an error.
-    ours, theirs = (parameters_to_vector(each.values()) for each in (library, plain))
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=TINY)).item()
+    largest = torch.stack([value.abs().max() for value in plain.values()]).max()
+    differences = torch.stack([(library[name] - value).abs().max() for name, value in plain.items()])
+    return (differences.max() / largest.clamp(min=TINY)).item()
 
 
 def _report(where: str, trained: Terms, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
