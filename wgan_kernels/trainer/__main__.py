@@ -21,8 +21,7 @@ try:
     from .networks import ARCHITECTURES
     from .objectives import make_objective
     from .pictures import save_comparison, save_pictures
-    from .results import metrics_of, save_metrics, summary
-    from .run import Interrupt, Record, train
+    from .run import Interrupt, Record, metrics_of, save_metrics, summary, train
     from .verification import Verifier
 except ModuleNotFoundError as error:
     if error.name not in ("PIL", "jsonargparse", "matplotlib", "numpy", "scipy", "sklearn", "tqdm", "yaml"):

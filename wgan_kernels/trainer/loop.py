@@ -15,14 +15,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from . import ranks
 from .config import Config
 from .data import Data
-from .graphs import GraphedUpdate
-from .layers import WithReference
-from .networks import ARCHITECTURES, Sizes
+from .networks import ARCHITECTURES, Sizes, WithReference
 from .objectives import Objective, make_objective
 from .objectives.base import Batch, Terms, Update
 
 SAMPLES = 2000  # to judge by
 REFERENCES = 64  # of virtual batch normalisation
+WARM_UP = 3  # steps before a CUDA graph is captured
 
 Check = Callable[[Update, "Training", Batch, Terms], None]
 
@@ -174,3 +173,30 @@ class Training:
         past = [param for name in update.players for param in self.past.module[name].parameters()]
         pairs = zip(self.players(update), past, strict=True)
         return torch.stack([(now - then.detach()).square().sum() for now, then in pairs]).sum()
+
+
+class GraphedUpdate:
+    """One update, captured as a CUDA graph and replayed; the first steps run as ever, on a stream of their own, as a
+    capture asks. Not run on hardware yet."""
+
+    def __init__(self, run: Callable[[Batch], Terms]) -> None:
+        self._run, self._stream, self._warm = run, torch.cuda.Stream(), 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, batch: Batch) -> Terms:
+        if self._warm < WARM_UP:
+            self._warm += 1
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                terms = self._run(batch)
+            torch.cuda.current_stream().wait_stream(self._stream)
+            return terms
+        if self._graph is None:
+            self._graph, self._batch = torch.cuda.CUDAGraph(), batch.each(torch.clone)
+            with torch.cuda.graph(self._graph):
+                self._terms = self._run(self._batch)
+        for place, value in zip(self._batch, batch, strict=True):
+            if place is not None:
+                place.copy_(value)  # to where the graph reads
+        self._graph.replay()
+        return self._terms

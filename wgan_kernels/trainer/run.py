@@ -1,7 +1,9 @@
-"""A run from its first or next step to its end: steps, checks, evaluations, checkpoints, and what stops it."""
+"""A run from its first or next step to its end, what stops it, and what it leaves behind."""
 
 from __future__ import annotations
 
+import csv
+import json
 import math
 import signal
 import time
@@ -9,13 +11,17 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import Any
 
+import yaml
 from tqdm import tqdm
 
+import wgan_kernels as wk
+
 from . import ranks
-from .checkpoint import save_checkpoint
+from .checkpoint import replacing, save_checkpoint
+from .config import Config
 from .evaluation import Judge
 from .loop import Training
-from .verification import VerificationError, Verifier
+from .verification import TOLERANCE, VerificationError, Verifier
 
 EVALUATIONS = 40  # along a run
 SHOWN = 64  # images for TensorBoard
@@ -73,17 +79,18 @@ def train(training: Training, judge: Judge | None, verifier: Verifier, interrupt
         for name, value in values.items():
             record.history.setdefault(name, []).append(value)
         bar.set_postfix({name: f"{value:.3f}" for name, value in list(values.items())[:2]}, refresh=False)
-        if ranks.any_rank(bool(interrupt.requested), training.device) and step < config.steps:
+        last = step == config.steps
+        if ranks.any_rank(bool(interrupt.requested), training.device) and not last:
             record.outcome, record.explanation = "interrupted", f"interrupted after {step} of {config.steps} steps"
         record.seconds = time.perf_counter() - start
-        if judge and (due(step, math.ceil(config.steps / EVALUATIONS)) or step == config.steps):
+        if judge and (last or due(step, math.ceil(config.steps / EVALUATIONS))):
             record.mmd2[step] = judge.mmd2(training.evaluation_samples())
         if board:
             show(board, training, record, step)
-        last = step == config.steps or record.outcome == "interrupted"
-        if judge and (last or due(step, config.checkpoint_every)):
+        stops = last or record.outcome == "interrupted"
+        if judge and (stops or due(step, config.checkpoint_every)):
             save_checkpoint(config, {**training.state_dict(), "record": asdict(record)})
-        if last:
+        if stops:
             break
     if board:
         board.close()
@@ -107,3 +114,47 @@ def show(board: Any, training: Training, record: Record, step: int) -> None:
         if training.data.is_image:
             images = training.evaluation_samples()[:SHOWN].unflatten(1, training.data.shape)
             board.add_images("samples", (images.clamp(-1, 1) + 1) / 2, step)
+
+
+def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Record) -> dict[str, Any]:
+    """All figures; `comparison` is for whoever makes one."""
+    config, samples = training.config, training.evaluation_samples()
+    checks = {"checks": verifier.checks, "tolerance": TOLERANCE, "largest_errors": verifier.worst._asdict()}
+    return {
+        "run": f"{config.objective} ({config.architecture}) on {config.data}",
+        "config": config.plain(),
+        "version": wk.__version__,
+        "build": wk.build_info(),
+        **asdict(record),
+        "steps": training.step_count,
+        "steps_per_second": training.step_count / record.seconds if record.seconds else 0.0,
+        "bandwidth": judge.bandwidth,
+        "mmd2": {"generated": judge.mmd2(samples), **judge.baselines, "untrained": record.mmd2[0]},
+        "mmd2_history": [list(each) for each in record.mmd2.items()],
+        "modes": judge.modes(samples),
+        "verification": checks,
+        "comparison": None,
+    }
+
+
+def save_metrics(config: Config, metrics: dict[str, Any]) -> None:
+    """metrics.json with everything, and metrics.csv with a line for each step."""
+    finite = json.loads(json.dumps(metrics), parse_constant=lambda name: None)  # JSON has no NaN
+    with replacing(config.out / "metrics.json") as path:
+        path.write_text(json.dumps(finite, indent=1, allow_nan=False) + "\n")
+    curves, mmd2 = metrics["history"], dict(metrics["mmd2_history"])
+    with replacing(config.out / "metrics.csv") as path, path.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["step", *curves, "mmd2"])
+        lines.writerow([0, *[""] * len(curves), mmd2[0]])
+        lines.writerows([step, *values, mmd2.get(step, "")] for step, values in enumerate(zip(*curves.values()), 1))
+
+
+def summary(metrics: dict[str, Any]) -> str:
+    """What the run came to, for people: without curves, and with four digits."""
+    longer = ("config", "history", "mmd2_history")
+    shown = {name: value for name, value in metrics.items() if value and name not in longer}
+    if metrics["comparison"]:
+        shown["comparison"] = {name: value for name, value in metrics["comparison"].items() if name != "curves"}
+    rounded = json.loads(json.dumps(shown), parse_float=lambda digits: float(f"{float(digits):.4g}"))
+    return yaml.safe_dump(rounded, sort_keys=False).strip()
