@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -45,7 +46,10 @@ class Update(NamedTuple):
 
 
 class Objective:
-    """Class attributes are the paper's defaults; a run may set those that an objective has, and that are not None."""
+    """Networks, the updates of one step in their order, and their optimisers.
+
+    Class attributes are the paper's defaults; a run may set those that an objective has, and that are not None.
+    """
 
     name: ClassVar[str]
     critic_outputs: ClassVar[int] = 1
@@ -61,20 +65,17 @@ class Objective:
                 raise ValueError(f"--{setting.replace('_', '-')} makes no sense with {self.name}")
             setattr(self, setting, value)
 
-    def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
-        raise NotImplementedError
-
-    def updates(self) -> list[Update]:
-        """Those of one step, in their order."""
-        raise NotImplementedError
-
     def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """That of the update of this name; settings: what a CUDA graph needs."""
         return torch.optim.Adam(params, self.lr * self.rates.get(name, 1), betas=self.betas, fused=True, **settings)
 
 
 class Adversarial(Objective):
-    """A generator against a critic of samples: critic_steps steps of the critic, then one of the generator."""
+    """A generator against a critic of samples: critic_steps steps of the critic, then one of the generator.
+
+    Their losses are those of critic_terms(critic, real, fake, mix) and generator_terms(critic, fake, real), of which
+    each has what the update draws, and None for the rest.
+    """
 
     critic_steps = 1
     feature_matching = False
@@ -82,12 +83,6 @@ class Adversarial(Objective):
     minibatch_discrimination: bool | None = None  # a gradient penalty is of samples by themselves
     generator_draws: ClassVar[tuple[str, ...]] = ("latent",)
     critic_draws: ClassVar[tuple[str, ...]] = ("real", "latent")
-
-    def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor | None) -> Terms:
-        raise NotImplementedError
-
-    def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
-        raise NotImplementedError
 
     def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
         critic = architecture.make_critic(sizes, self.critic_outputs)
@@ -126,3 +121,17 @@ class Adversarial(Objective):
         if batch.noise is None:
             return batch.real, fake
         return None if batch.real is None else batch.real + batch.noise[0], fake + batch.noise[1]
+
+
+def on_reference(objective: type[Objective]) -> type[Objective]:
+    """The objective with its losses on the library's specification, which is plain PyTorch."""
+
+    class Plain(objective):
+        def updates(self) -> list[Update]:
+            return [each._replace(loss=partial(self.on_reference, each.loss)) for each in super().updates()]
+
+        def on_reference(self, loss: Callable[..., Terms], networks: nn.ModuleDict, batch: Batch) -> Terms:
+            with wk.use_backend("reference"):
+                return loss(networks, batch)
+
+    return Plain

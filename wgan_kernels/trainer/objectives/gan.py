@@ -34,9 +34,3 @@ class GAN(Adversarial):
 
     def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
         return functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
-
-
-class PlainGAN(GAN):
-    def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
-        log_d, log_not_d = -(1 + (-scores).exp()).log(), -(1 + scores.exp()).log()
-        return -(target * log_d + (1 - target) * log_not_d).mean()

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..networks import Architecture, Sizes, mlp_critic
 from .base import Batch, Terms, Update
-from .gan import GAN, PlainGAN
+from .gan import GAN
 from .wae_mmd import WAE
 
 
@@ -44,7 +44,3 @@ class WAEGAN(WAE):
         return {"loss": reconstruction + self.penalty_weight * deception, "reconstruction": reconstruction}
 
     cross_entropy = GAN.cross_entropy
-
-
-class PlainWAEGAN(WAEGAN):
-    cross_entropy = PlainGAN.cross_entropy

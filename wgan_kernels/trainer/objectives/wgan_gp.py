@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -46,14 +44,9 @@ class PlainWGANGP(WGANGP):
         # In one batch: 1.07 times the steps per second of two calls, for the fully connected critic and for DCGAN's.
         of_real, of_fake = critic(torch.cat([real, fake])).chunk(2)
         wasserstein = of_real.mean() - of_fake.mean()
-        norms = gradient_norms(critic, real, fake, mix)
+        eps = mix.unsqueeze(1)
+        mixed = (eps * real + (1 - eps) * fake).requires_grad_()
+        (grad,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+        norms = grad.norm(2, dim=1)
         penalty = self.penalty_weight * ((norms - 1) ** 2).mean()
         return self.named(penalty - wasserstein, wasserstein, penalty, norms.detach())
-
-
-def gradient_norms(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor) -> Tensor:
-    """||grad D(x^)||_2, (B,), in plain PyTorch."""
-    eps = mix.unsqueeze(1)
-    mixed = (eps * real + (1 - eps) * fake).requires_grad_()
-    (grad,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
-    return grad.norm(2, dim=1)
