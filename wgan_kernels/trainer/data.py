@@ -50,17 +50,14 @@ def load(name: str, least_side: int = 0) -> Data:
     """
     known = {"digits": load_digits, "fashion-mnist": load_fashion_mnist, **TOYS}
     data = known[name]() if name in known else load_files(name)
-    if least_side and not data.is_image:
-        raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
     if not least_side:
         return data
-    side = max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:]))))
-    train, held_out = (resized(flat.unflatten(1, data.shape), side) for flat in (data.train, data.held_out))
-    return data._replace(train=train, held_out=held_out, shape=(data.shape[0], side, side))
-
-
-def resized(images: Tensor, side: int) -> Tensor:
-    return functional.interpolate(images, size=(side, side), mode="bilinear").flatten(1)
+    if not data.is_image:
+        raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
+    sides = (max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))),) * 2
+    images = (samples.unflatten(1, data.shape) for samples in (data.train, data.held_out))
+    train, held_out = (functional.interpolate(each, sides, mode="bilinear").flatten(1) for each in images)
+    return Data(train, held_out, (data.shape[0], *sides), data.bounded)
 
 
 def load_digits() -> Data:

@@ -45,7 +45,9 @@ class Training:
         self.evaluation_latents = self._normal(SAMPLES, self.objective.latent)
         self.updates = self.objective.updates()
         self.optimizers = {update.name: self._make_optimizer(update) for update in self.updates}
-        self._rates = {name: LambdaLR(each, self._rate) for name, each in self.optimizers.items()}
+        # With decay linearly to 0, as the ResNets for CIFAR-10 of Gulrajani et al. 2017 are trained (appendix F).
+        rate = (lambda step: 1 - step / config.steps) if config.decay else (lambda step: 1.0)
+        self._rates = {name: LambdaLR(each, rate) for name, each in self.optimizers.items()}
         self._losses = {each.name: torch.compile(each.loss) if config.compile else each.loss for each in self.updates}
         graphed = self.updates if config.cuda_graphs else []
         self._graphs = {update.name: GraphedUpdate(partial(self._descend, update)) for update in graphed}
@@ -76,22 +78,23 @@ class Training:
             return self._losses[update.name](networks or self.networks, batch)
 
     def descend(self, update: Update, loss: Tensor) -> None:
-        optimizer, players = self.optimizers[update.name], self.players(update)
+        optimizer = self.optimizers[update.name]
         optimizer.zero_grad()
         if self.past is not None:
             loss = loss + self.config.historical_averaging * self._distance_to_past(update)
         loss.backward()
-        ranks.average_gradients(players)
+        ranks.average_gradients(self.players(update))
         optimizer.step()
 
     def draw(self, update: Update) -> Batch:
         """All ranks draw the numbers of the joined batch, and take their rows."""
         size, data = self.objective.batch_size, self._train_data
+        scale = self.config.instance_noise * (1 - self.step_count / self.config.steps)
         draws: dict[str, Callable[[], Tensor]] = {
             "real": lambda: data[ranks.own(torch.randint(len(data), (size,), generator=self.random))],
             "latent": lambda: ranks.own(self._normal(size, self.objective.latent)),
             "mix": lambda: ranks.own(torch.rand(size, generator=self.random)).to(self.device, self.dtype),
-            "noise": lambda: self._instance_noise() * ranks.own(self._normal(size, 2, data.size(1))).transpose(0, 1),
+            "noise": lambda: scale * ranks.own(self._normal(size, 2, data.size(1))).transpose(0, 1),
         }
         return Batch(**{name: draws[name]() for name in update.draws})
 
@@ -142,13 +145,6 @@ class Training:
         for group in optimizer.param_groups:  # a graph reads the rate where it is
             group["lr"] = torch.tensor(group["lr"], device=self.device)
         return optimizer
-
-    def _rate(self, step: int) -> float:
-        """With decay linearly to 0, as the ResNets for CIFAR-10 of Gulrajani et al. 2017 are trained (appendix F)."""
-        return 1 - step / self.config.steps if self.config.decay else 1.0
-
-    def _instance_noise(self) -> float:
-        return self.objective.instance_noise * (1 - self.step_count / self.config.steps)
 
     def _normal(self, *size: int) -> Tensor:
         return torch.randn(size, generator=self.random).to(self.device, self.dtype)  # the same numbers in every dtype

@@ -55,10 +55,10 @@ def draw_samples(figure: Figure, training: Training) -> None:
     for axes, (title, samples) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         axes.set_title(title)
         if data.is_image:
-            axes.imshow(sample_grid(samples, data.shape), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axes.imshow(sample_grid(samples, data.shape).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set_axis_off()
         else:
-            axes.scatter(*samples[:POINTS, :2].T, s=4, alpha=0.5)
+            axes.scatter(*samples[:POINTS, :2].T.numpy(), s=4, alpha=0.5)
             frame(axes, data)
 
 
@@ -71,8 +71,8 @@ def sample_grid(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def frame(axes: Axes, data: Data) -> np.ndarray:
     """As much of the plane as the data covers, and a half more: lines across and up, (2, RESOLUTION)."""
-    low, high = data.held_out[:, :2].aminmax(dim=0)
-    margin = (high - low).clamp(min=1) / 4
+    low, high = (each.numpy() for each in data.held_out[:, :2].aminmax(dim=0))
+    margin = np.maximum(high - low, 1) / 4
     lines = np.linspace(low - margin, high + margin, RESOLUTION, axis=1)
     axes.set(xlim=lines[0, [0, -1]], ylim=lines[1, [0, -1]])
     return lines
@@ -84,9 +84,9 @@ def draw_surface(figure: Figure, training: Training) -> None:
     axes = figure.subplots()
     across, up = np.meshgrid(*frame(axes, training.data))
     points = torch.tensor(np.stack([across.ravel(), up.ravel()], 1), device=training.device, dtype=training.dtype)
-    values = training.networks.critic(points).reshape(across.shape).float().cpu()
+    values = training.networks.critic(points).reshape(across.shape).float().cpu().numpy()
     figure.colorbar(axes.contourf(across, up, values, levels=24), ax=axes)
-    axes.scatter(*training.data.held_out[:POINTS].T, s=2, color="black", alpha=0.4)
+    axes.scatter(*training.data.held_out[:POINTS].T.numpy(), s=2, color="black", alpha=0.4)
     axes.set_title("value of the critic")
 
 
@@ -100,9 +100,8 @@ def draw_weights(figure: Figure, networks: nn.ModuleDict) -> None:
         scale = "log" if any(norm > 0 for norm in norms) else "linear"
         above.set(title=f"{name}: norm of the last gradient", xlabel="layer", yscale=scale)
         weights = nn.utils.parameters_to_vector(layers).detach().float().cpu()
-        weights = weights[weights.isfinite()]
-        below.hist(weights.numpy(), bins=100, log=len(weights) > 0)
-        below.set_title(f"{name}: weights")
+        below.hist(weights[weights.isfinite()].numpy(), bins=100)
+        below.set(title=f"{name}: weights", yscale="symlog")  # a run that diverged has none, nor a logarithm of it
 
 
 def draw_curves(figure: Figure, record: Record, baselines: dict[str, float]) -> None:

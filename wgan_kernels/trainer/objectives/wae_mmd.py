@@ -39,7 +39,7 @@ class WAEMMD(WAE):
         return [Update("autoencoder", ("encoder", "generator"), ("real", "latent"), self.loss)]
 
     def loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
-        """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), by k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
+        """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
         codes, reconstruction = self.autoencode(networks, batch.real)
         kernel = wk.kernels.InverseMultiquadric.for_prior(self.latent, scales=(1.0,))
         mmd2 = wk.mmd2(joined(batch.latent), joined(codes), kernel)
