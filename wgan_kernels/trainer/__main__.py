@@ -20,7 +20,7 @@ try:
     from .loop import Training
     from .networks import ARCHITECTURES
     from .objectives import make_objective
-    from .pictures import save_comparison, save_pictures
+    from .pictures import draw_comparison, save, save_pictures
     from .run import Interrupt, Record, metrics_of, save_metrics, summary, train
     from .verification import Verifier
 except ModuleNotFoundError as error:
@@ -90,7 +90,7 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
         if found := compare(config, training.data, interrupt):
             metrics["comparison"] = found
             status = int(not found["same_curve"])
-            save_comparison(config.out / "comparison.png", found)
+            save(config.out / "comparison.png", (9, 5), draw_comparison, found)
             save_metrics(config, metrics)
     print(summary(metrics))
     if record.explanation:

@@ -35,15 +35,12 @@ def compare(config: Config, data: Data, interrupt: Interrupt) -> dict[str, Any] 
     most that a step holds, beside networks and data; `curves` are the first update's losses, in float32.
     """
 
-    def both_ways(dtype: torch.dtype) -> list[Training]:
-        return [Training(config, data, make_objective(config, plain), dtype) for plain in (False, True)]
-
     def steps_of(run: Training) -> list[list[float]]:
         return [list(run.step().values()) for _ in range(steps) if not interrupt.requested]
 
     steps = min(STEPS_PER_ROUND, config.steps)
-    ours, theirs = (torch.tensor(steps_of(run), dtype=torch.float64) for run in both_ways(torch.float64))
-    runs, curves, rates = both_ways(torch.float32), ([], []), ([], [])
+    ours, theirs = (torch.tensor(steps_of(run), dtype=torch.float64) for run in both_ways(config, data, torch.float64))
+    runs, curves, rates = both_ways(config, data, torch.float32), ([], []), ([], [])
     for number in range(min(ROUNDS, config.steps // steps)):
         # Who goes first changes with every round.
         for which in (0, 1) if number % 2 == 0 else (1, 0):
@@ -68,6 +65,10 @@ def compare(config: Config, data: Data, interrupt: Interrupt) -> dict[str, Any] 
         "same_curve": difference <= CURVE_TOLERANCE,  # NaN is not
         "curves": dict(zip(NAMES, curves, strict=True)),
     }
+
+
+def both_ways(config: Config, data: Data, dtype: torch.dtype) -> list[Training]:
+    return [Training(config, data, make_objective(config, plain), dtype) for plain in (False, True)]
 
 
 def memory(run: Training) -> int:

@@ -37,10 +37,6 @@ def save_pictures(folder: Path, training: Training, record: Record, judge: Judge
         save(folder / "surface.png", (7, 6), draw_surface, training)
 
 
-def save_comparison(path: Path, found: dict[str, Any]) -> None:
-    save(path, (9, 5), draw_comparison, found)
-
-
 def save(path: Path, size: tuple[float, float], draw: Callable[..., None], *of: Any) -> None:
     figure = Figure(figsize=size, layout="constrained")
     draw(figure, *of)

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 @contextmanager
@@ -76,9 +77,9 @@ class _Sum(torch.autograd.Function):
 
 
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
-    for param in params:
-        if param.grad is not None:
-            averaged(param.grad)
+    if count() > 1:
+        grads = [param.grad for param in params if param.grad is not None]
+        vector_to_parameters(averaged(parameters_to_vector(grads)), grads)
 
 
 def averaged(values: Tensor) -> Tensor:

@@ -73,24 +73,23 @@ def train(training: Training, judge: Judge | None, verifier: Verifier, interrupt
             record.outcome, record.explanation = "verification failed", str(error)
             break
         if not all(map(math.isfinite, values.values())):
-            record.outcome = "diverged"
-            record.explanation = f"the losses are no longer finite numbers ({values}): try a smaller --lr"
+            reason = f"the losses are no longer finite numbers ({values}): try a smaller --lr"
+            record.outcome, record.explanation = "diverged", reason
             break
         for name, value in values.items():
             record.history.setdefault(name, []).append(value)
         bar.set_postfix({name: f"{value:.3f}" for name, value in list(values.items())[:2]}, refresh=False)
-        last = step == config.steps
-        if ranks.any_rank(bool(interrupt.requested), training.device) and not last:
-            record.outcome, record.explanation = "interrupted", f"interrupted after {step} of {config.steps} steps"
         record.seconds = time.perf_counter() - start
-        if judge and (last or due(step, math.ceil(config.steps / EVALUATIONS))):
+        if ranks.any_rank(bool(interrupt.requested), training.device) and step < config.steps:
+            record.outcome, record.explanation = "interrupted", f"interrupted after {step} of {config.steps} steps"
+        last = step == config.steps or record.outcome == "interrupted"
+        if judge and (step == config.steps or due(step, math.ceil(config.steps / EVALUATIONS))):
             record.mmd2[step] = judge.mmd2(training.evaluation_samples())
+        if judge and (last or due(step, config.checkpoint_every)):
+            save_checkpoint(config, {**training.state_dict(), "record": asdict(record)})
         if board:
             show(board, training, record, step)
-        stops = last or record.outcome == "interrupted"
-        if judge and (stops or due(step, config.checkpoint_every)):
-            save_checkpoint(config, {**training.state_dict(), "record": asdict(record)})
-        if stops:
+        if last:
             break
     if board:
         board.close()
