@@ -123,6 +123,8 @@ def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Rec
         "run": f"{config.objective} ({config.architecture}) on {config.data}",
         "config": config.plain(),
         "version": wk.__version__,
+        "backend": config.backend,
+        "why_not_native": wk.build_info()["reason"],
         "build": wk.build_info(),
         **asdict(record),
         "steps": training.step_count,
@@ -151,7 +153,7 @@ def save_metrics(config: Config, metrics: dict[str, Any]) -> None:
 
 def summary(metrics: dict[str, Any]) -> str:
     """What the run came to, for people: without curves, and with four digits."""
-    longer = ("config", "history", "mmd2_history")
+    longer = ("config", "build", "history", "mmd2_history")
     shown = {name: value for name, value in metrics.items() if value and name not in longer}
     if metrics["comparison"]:
         shown["comparison"] = {name: value for name, value in metrics["comparison"].items() if name != "curves"}
