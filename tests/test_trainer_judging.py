@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-from trainer_runs import keep_threads  # noqa: F401
+from trainer_runs import keep_threads, run_experiment  # noqa: F401
 
-pytest.importorskip("scipy")
+linalg = pytest.importorskip("scipy.linalg")
 
 import numpy as np  # noqa: E402
-import scipy.linalg  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from wgan_kernels.trainer.data import load  # noqa: E402
-from wgan_kernels.trainer.experiments import EXPERIMENTS, autoencoders, classifier, robustness  # noqa: E402
+from wgan_kernels.trainer.experiments import autoencoders, classifier, robustness  # noqa: E402
 from wgan_kernels.trainer.experiments.__main__ import main  # noqa: E402
-from wgan_kernels.trainer.experiments.experiment import perform  # noqa: E402
 from wgan_kernels.trainer.files import DataError  # noqa: E402
 from wgan_kernels.trainer.networks import Sizes, mlp_critic  # noqa: E402
 from wgan_kernels.trainer.objectives.base import Batch  # noqa: E402
-
-
-def run(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
-    """The numbers of a small run, as its JSON has them; the picture is there too."""
-    perform(EXPERIMENTS[name], EXPERIMENTS[name].settings(**settings), folder)
-    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    return json.loads((folder / f"{name}.json").read_text())["numbers"]
 
 
 def random(*size: int) -> torch.Tensor:
@@ -89,7 +78,7 @@ def test_inception_scores_that_are_known() -> None:
 def test_frechet_distance_is_that_of_the_formula() -> None:
     x, y = random(60, 5), random(100, 5)[40:] @ random(5, 5) + 3
     cov_x, cov_y = np.cov(x.double().T), np.cov(y.double().T)
-    root = scipy.linalg.sqrtm(cov_x @ cov_y).real
+    root = linalg.sqrtm(cov_x @ cov_y).real
     expected = (x.mean(0) - y.mean(0)).square().sum().item() + np.trace(cov_x + cov_y - 2 * root)
     assert classifier.frechet_distance(x, y) == pytest.approx(expected, rel=1e-5)
     assert classifier.frechet_distance(x, x) == pytest.approx(0, abs=1e-6)
@@ -135,7 +124,7 @@ def test_who_trains_how_many() -> None:
 
 def test_random_architectures(tmp_path: Path) -> None:
     sizes = {"architectures": 2, "critic_steps": 200}
-    found = run(tmp_path, "robustness", least_scores=(0.5, 1.2, 20.0), most_mmd2=(2.0,), **sizes)
+    found = run_experiment(tmp_path, "robustness", least_scores=(0.5, 1.2, 20.0), most_mmd2=(2.0,), **sizes)
     assert found["accuracy of the classifier"] > 0.9 and found["score of"]["held-out digits"] > 8
     assert found["outcomes"]["score > 0.5"] == found["outcomes"]["MMD^2 < 2"] == {"all": 2}
     assert found["outcomes"]["score > 20"] == {"none": 2}
@@ -183,7 +172,7 @@ SMALL = {"width": 4, "judged": 100, "subset_size": 20, "features": 8}
 
 
 def test_autoencoders(tmp_path: Path) -> None:
-    found = run(tmp_path, "autoencoders", data=idx_folder(tmp_path), steps=120, classifier_steps=60, **SMALL)
+    found = run_experiment(tmp_path, "autoencoders", data=idx_folder(tmp_path), steps=120, classifier_steps=60, **SMALL)
     assert found["accuracy of the classifier"] == 1
     trained = {"vae", "wae-mmd", "wae-gan"}
     assert set(found) == trained | {"accuracy of the classifier", "data"}
