@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import time
 from itertools import accumulate
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 from .config import Config
 from .data import Data
@@ -78,11 +75,7 @@ def memory(run: Training) -> int:
         before = torch.cuda.memory_allocated()
         run.step()
         return torch.cuda.max_memory_allocated() - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+    with profile(profile_memory=True) as found:
         run.step()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "trace.json")
-        found.export_chrome_trace(str(path))
-        events = [each for each in json.loads(path.read_text())["traceEvents"] if each.get("name") == "[memory]"]
-    events.sort(key=lambda event: event["ts"])
-    return max(accumulate(event["args"]["Bytes"] for event in events))
+    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))

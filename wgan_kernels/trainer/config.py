@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NoReturn, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import torch
 import yaml
@@ -71,7 +71,7 @@ class Config:
     threads: Threads = _option(1, "threads of torch; networks this small gain little from more", free=True)
     amp: bool = _option(False, "autocast to bfloat16")
     compile: bool = _option(False, "torch.compile of the losses")
-    cuda_graphs: bool = _option(False, "replay every update as a CUDA graph; not run on hardware yet")
+    cuda_graphs: bool = _option(False, "losses and gradients as CUDA graphs, by torch.compile; not run on hardware")
     verify: Count = _option(50, "steps between checks against plain PyTorch in float64; 0: none", free=True)
     compare: bool = _option(False, "afterwards, time the same run on plain PyTorch", free=True)
     tensorboard: bool = _option(False, "also write the curves and samples for TensorBoard", free=True)
@@ -101,7 +101,10 @@ def _plain(value: Any) -> Any:
 
 
 def parse(arguments: Sequence[str] | None = None) -> Config:
-    """The configuration that a command line asks for; exits with a message that names the option when it is wrong."""
+    """The configuration that a command line asks for.
+
+    Exits with a message that names the option where it is wrong, or where there can be no such run on this machine.
+    """
     about = "Trains generative networks, checking steps against plain PyTorch."
     parser = ArgumentParser(prog="wgan-train", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options, such as a run's config.yaml")
@@ -111,19 +114,11 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
         option = f"--{each.name.replace('_', '-')}"
         parser.add_argument(option, default=each.default, help=each.metadata["help"], **kind)
     given = parser.parse_args(arguments)
-    config = Config(**{each.name: _plain(given[each.name]) for each in fields(Config)})
-    _check(config, parser.error)
-    return config
-
-
-def _check(config: Config, error: Callable[[str], NoReturn]) -> None:
-    """Calls error with the reason where there can be no such run on this machine."""
+    config, error = Config(**{each.name: _plain(given[each.name]) for each in fields(Config)}), parser.error
     if config.device == "cuda" and not torch.cuda.is_available():
         error("argument --device: 'cuda' needs a GPU and a torch built for it")
     if config.cuda_graphs and config.device != "cuda":
         error(f"argument --cuda-graphs: needs --device cuda, got --device {config.device}")
-    if config.cuda_graphs and (config.compile or config.historical_averaging):
-        error("argument --cuda-graphs: does not go with --compile or --historical-averaging")
     if config.tensorboard and not find_spec("tensorboard"):
         error("argument --tensorboard: needs the package tensorboard")
     try:  # the library says which back ends there are, and which serve the tensors of a run
@@ -131,3 +126,4 @@ def _check(config: Config, error: Callable[[str], NoReturn]) -> None:
             wk.norm_penalty(torch.ones(1, 1, device=config.device))
     except (RuntimeError, ValueError) as problem:
         error(f"argument --backend: {problem}")
+    return config

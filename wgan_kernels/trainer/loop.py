@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -21,7 +20,6 @@ from .objectives.base import Batch, Terms, Update
 
 SAMPLES = 2000  # to judge by
 REFERENCES = 64  # of virtual batch normalisation
-WARM_UP = 3  # steps before a CUDA graph is captured
 
 Check = Callable[[Update, "Training", Batch, Terms], None]
 
@@ -44,13 +42,14 @@ class Training:
         self.past = AveragedModel(self.networks) if config.historical_averaging else None
         self.evaluation_latents = self._normal(SAMPLES, self.objective.latent)
         self.updates = self.objective.updates()
-        self.optimizers = {update.name: self._make_optimizer(update) for update in self.updates}
+        self.optimizers = {each.name: self.objective.optimizer(each.name, self.players(each)) for each in self.updates}
         # With decay linearly to 0, as the ResNets for CIFAR-10 of Gulrajani et al. 2017 are trained (appendix F).
         rate = (lambda step: 1 - step / config.steps) if config.decay else (lambda step: 1.0)
         self._rates = {name: LambdaLR(each, rate) for name, each in self.optimizers.items()}
-        self._losses = {each.name: torch.compile(each.loss) if config.compile else each.loss for each in self.updates}
-        graphed = self.updates if config.cuda_graphs else []
-        self._graphs = {update.name: GraphedUpdate(partial(self._descend, update)) for update in graphed}
+        self._losses = {each.name: each.loss for each in self.updates}
+        if config.compile or config.cuda_graphs:
+            mode = {"mode": "reduce-overhead"} if config.cuda_graphs else {}
+            self._losses = {name: torch.compile(loss, **mode) for name, loss in self._losses.items()}
         self.step_count = 0
 
     def step(self, check: Check | None = None) -> dict[str, float]:
@@ -60,7 +59,11 @@ class Training:
             for name, network in self.networks.items():
                 network.requires_grad_(name in update.players)  # gradients of the others would only cost time
             for remaining in reversed(range(update.times)):
-                terms = self._make(update, None if remaining else check)
+                batch = self.draw(update)
+                terms = self.loss(update, batch)
+                if check is not None and not remaining:
+                    check(update, self, batch, terms)
+                self.descend(update, terms["loss"])
             curves = {f"{update.name}_loss" if name == "loss" else name: value for name, value in terms.items()}
             found |= {name: value.detach().double() for name, value in curves.items() if name != "size"}
         self.networks.requires_grad_(True)
@@ -73,18 +76,21 @@ class Training:
         self.step_count += 1
         return dict(zip(found, ranks.averaged(torch.stack(list(found.values()))).tolist(), strict=True))
 
-    def loss(self, update: Update, batch: Batch, networks: nn.ModuleDict | None = None) -> Terms:
+    def loss(self, update: Update, batch: Batch) -> Terms:
+        """Of the update of this name of its own objective, which may be the twin of the one that the update is of."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
-            return self._losses[update.name](networks or self.networks, batch)
+            return self._losses[update.name](self.networks, batch)
 
     def descend(self, update: Update, loss: Tensor) -> None:
-        optimizer = self.optimizers[update.name]
-        optimizer.zero_grad()
-        if self.past is not None:
-            loss = loss + self.config.historical_averaging * self._distance_to_past(update)
+        players = self.players(update)
+        self.optimizers[update.name].zero_grad()
+        if self.past is not None:  # ||theta - mean of past theta||^2 (Salimans et al. 2016, section 3.3)
+            past = parameters_to_vector(self.players(update, self.past.module)).detach()
+            distance = (parameters_to_vector(players) - past).square().sum()
+            loss = loss + self.config.historical_averaging * distance
         loss.backward()
-        ranks.average_gradients(self.players(update))
-        optimizer.step()
+        ranks.average_gradients(players)
+        self.optimizers[update.name].step()
 
     def draw(self, update: Update) -> Batch:
         """All ranks draw the numbers of the joined batch, and take their rows."""
@@ -106,8 +112,8 @@ class Training:
         generator.train()
         return samples.float().cpu()
 
-    def players(self, update: Update) -> list[nn.Parameter]:
-        return [param for name in update.players for param in self.networks[name].parameters()]
+    def players(self, update: Update, networks: nn.ModuleDict | None = None) -> list[nn.Parameter]:
+        return [param for name in update.players for param in (networks or self.networks)[name].parameters()]
 
     def state_dict(self) -> dict[str, Any]:
         """All that a step depends on and changes, in plain containers."""
@@ -138,61 +144,5 @@ class Training:
             networks["generator"] = WithReference(networks.generator, reference)
         return networks
 
-    def _make_optimizer(self, update: Update) -> torch.optim.Optimizer:
-        if not self.config.cuda_graphs:
-            return self.objective.optimizer(update.name, self.players(update))
-        optimizer = self.objective.optimizer(update.name, self.players(update), capturable=True)
-        for group in optimizer.param_groups:  # a graph reads the rate where it is
-            group["lr"] = torch.tensor(group["lr"], device=self.device)
-        return optimizer
-
     def _normal(self, *size: int) -> Tensor:
         return torch.randn(size, generator=self.random).to(self.device, self.dtype)  # the same numbers in every dtype
-
-    def _make(self, update: Update, check: Check | None) -> Terms:
-        batch = self.draw(update)
-        if not self._graphs:
-            return self._descend(update, batch, check)
-        if check is not None:  # of a copy: a pass through the networks themselves moves statistics of batches
-            check(update, self, batch, self.loss(update, batch, deepcopy(self.networks)))
-        return self._graphs[update.name](batch)
-
-    def _descend(self, update: Update, batch: Batch, check: Check | None = None) -> Terms:
-        terms = self.loss(update, batch)
-        if check is not None:
-            check(update, self, batch, terms)
-        self.descend(update, terms["loss"])
-        return terms
-
-    def _distance_to_past(self, update: Update) -> Tensor:
-        """||theta - mean of past theta||^2 (Salimans et al. 2016, section 3.3)."""
-        past = [param for name in update.players for param in self.past.module[name].parameters()]
-        pairs = zip(self.players(update), past, strict=True)
-        return torch.stack([(now - then.detach()).square().sum() for now, then in pairs]).sum()
-
-
-class GraphedUpdate:
-    """One update, captured as a CUDA graph and replayed; the first steps run as ever, on a stream of their own, as a
-    capture asks. Not run on hardware yet."""
-
-    def __init__(self, run: Callable[[Batch], Terms]) -> None:
-        self._run, self._stream, self._warm = run, torch.cuda.Stream(), 0
-        self._graph: torch.cuda.CUDAGraph | None = None
-
-    def __call__(self, batch: Batch) -> Terms:
-        if self._warm < WARM_UP:
-            self._warm += 1
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                terms = self._run(batch)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            return terms
-        if self._graph is None:
-            self._graph, self._batch = torch.cuda.CUDAGraph(), batch.each(torch.clone)
-            with torch.cuda.graph(self._graph):
-                self._terms = self._run(self._batch)
-        for place, value in zip(self._batch, batch, strict=True):
-            if place is not None:
-                place.copy_(value)  # to where the graph reads
-        self._graph.replay()
-        return self._terms

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import ranks
 from .config import Config
@@ -43,11 +44,10 @@ class Errors(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What one objective gives in float64: terms, gradients, and the weights that they lead to."""
+    """What one objective gives in float64: terms, and parameters after the optimiser's step, with their gradients."""
 
     terms: Terms
-    gradients: dict[str, Tensor]
-    weights: dict[str, Tensor]
+    players: dict[str, nn.Parameter]
 
 
 class Verifier:
@@ -73,8 +73,8 @@ class Verifier:
         size = torch.stack([part.abs() for part in parts]).sum().clamp(min=TINY)
         found = Errors(
             ((library.terms["loss"] - loss).abs() / size).item(),
-            _difference(library.gradients, plain.gradients),
-            _difference(library.weights, plain.weights),
+            _difference(*([param.grad for param in side.players.values()] for side in (library, plain))),
+            _difference(*(side.players.values() for side in (library, plain))),
             ((trained["loss"] - loss).abs() / size).item(),
         )
         one_sample = ranks.count() / training.objective.batch_size
@@ -92,24 +92,25 @@ class Verifier:
         side.load_state_dict(deepcopy(training.state_dict()))
         terms = side.loss(update, batch.each(Tensor.double))
         side.descend(update, terms["loss"])
-        players = {name: p for name, p in side.networks.named_parameters() if name.partition(".")[0] in update.players}
-        return Side(terms, {name: p.grad for name, p in players.items()}, {n: p.detach() for n, p in players.items()})
+        named = side.networks.named_parameters()
+        return Side(terms, {name: param for name, param in named if name.partition(".")[0] in update.players})
 
 
-def _difference(library: dict[str, Tensor], plain: dict[str, Tensor]) -> float:
+def _difference(library: Iterable[Tensor], plain: Iterable[Tensor]) -> float:
     # One scale for all: the exact gradient of the last bias may be 0, and its rounding is not an error.
-    largest = torch.stack([value.abs().max() for value in plain.values()]).max()
-    differences = torch.stack([(library[name] - value).abs().max() for name, value in plain.items()])
-    return (differences.max() / largest.clamp(min=TINY)).item()
+    ours, theirs = (torch.cat([each.detach().flatten() for each in side]) for side in (library, plain))
+    return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=TINY)).item()
 
 
 def _report(where: str, trained: Terms, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
-    lines = [f"{where}: library and plain PyTorch disagree on the same weights and draws"]
-    for name, error, limit in zip(Errors._fields, found, limits):
-        lines.append(f"  relative error {error:9.2e}, tolerance {limit:.0e}: {name}")
-    lines.append(f"  {'':40}{'library':>16}{'plain PyTorch':>16}")
     pairs = {"loss as trained on": (trained["loss"], plain.terms["loss"])}
     pairs |= {f"{name}, float64": (library.terms[name], value) for name, value in plain.terms.items()}
-    for name, value in plain.gradients.items():
-        pairs[f"gradient of {name}, norm"] = (library.gradients[name].norm(), value.norm())
-    return "\n".join(lines + [f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()])
+    for name, param in plain.players.items():
+        pairs[f"gradient of {name}, norm"] = (library.players[name].grad.norm(), param.grad.norm())
+    errors = zip(Errors._fields, found, limits, strict=True)
+    return "\n".join([
+        f"{where}: library and plain PyTorch disagree on the same weights and draws",
+        *[f"  relative error {error:9.2e}, tolerance {limit:.0e}: {name}" for name, error, limit in errors],
+        f"  {'':40}{'library':>16}{'plain PyTorch':>16}",
+        *[f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()],
+    ])  # fmt: skip

@@ -65,9 +65,9 @@ class Objective:
                 raise ValueError(f"--{setting.replace('_', '-')} makes no sense with {self.name}")
             setattr(self, setting, value)
 
-    def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
-        """That of the update of this name; settings: what a CUDA graph needs."""
-        return torch.optim.Adam(params, self.lr * self.rates.get(name, 1), betas=self.betas, fused=True, **settings)
+    def optimizer(self, name: str, params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """That of the update of this name."""
+        return torch.optim.Adam(params, self.lr * self.rates.get(name, 1), betas=self.betas, fused=True)
 
 
 class Adversarial(Objective):

@@ -36,14 +36,14 @@ class WGAN(Wasserstein):
         wasserstein = of_real - of_fake
         return {"loss": -wasserstein, "wasserstein": wasserstein, "size": of_real.abs() + of_fake.abs()}
 
-    def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
+    def optimizer(self, name: str, params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Lines 6 and 7 for the critic, w <- clip(w + alpha RMSProp(w, g_w), -c, c), line 11 for the generator."""
-        return wk.optim.ClippedRMSprop(params, self.lr, clip=self.clip if name == "critic" else None, **settings)
+        return wk.optim.ClippedRMSprop(params, self.lr, clip=self.clip if name == "critic" else None)
 
 
 class PlainWGAN(WGAN):
-    def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
-        optimizer = torch.optim.RMSprop(params, self.lr, **settings)
+    def optimizer(self, name: str, params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        optimizer = torch.optim.RMSprop(params, self.lr)
         if name == "critic":
             optimizer.register_step_post_hook(self.clip_weights)
         return optimizer
