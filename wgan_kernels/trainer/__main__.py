@@ -1,7 +1,5 @@
 """`python -m wgan_kernels.trainer`, also installed as `wgan-train`."""
 
-from __future__ import annotations
-
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,6 +9,8 @@ import torch
 import wgan_kernels as wk
 
 try:
+    import yaml
+
     from . import ranks
     from .checkpoint import FileError, load_checkpoint, prepare, replacing
     from .comparison import compare
@@ -34,16 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit status: 0 finished, 1 failed, 2 could not start, 130 or 143 interrupted by Ctrl-C or SIGTERM.
     """
-    config, status = parse(arguments), 2
+    config, status, expected = parse(arguments), 2, (FileError, ValueError)
     with ranks.process_group(config.device), wk.use_backend(config.backend), Interrupt() as interrupt:
         torch.set_num_threads(config.threads)
         try:
             training, record = start(config)
-            status = 1
+            status, expected = 1, (FileError,)
             return run(training, record, interrupt)
-        except (FileError, ValueError) as error:
-            if status == 1 and not isinstance(error, FileError):
-                raise
+        except expected as error:
             print(f"wgan-train: error: {error}", file=sys.stderr)
             return status
 
@@ -57,9 +55,8 @@ def start(config: Config) -> tuple[Training, Record]:
     if config.compare and ranks.count() > 1:
         raise ValueError(f"--compare is for one process, got {ranks.count()} ranks")
     data = load(config.data, ARCHITECTURES[config.architecture].least_side)
-    state = load_checkpoint(config) if config.resume else None
     training, record = Training(config, data, objective), Record()
-    if state:
+    if config.resume and (state := load_checkpoint(config)):
         try:
             training.load_state_dict(state)
             record = Record(**{**state["record"], "outcome": "finished", "explanation": ""})
@@ -67,6 +64,8 @@ def start(config: Config) -> tuple[Training, Record]:
             raise FileError(f"{config.out}: the checkpoint does not fit this run, and was left: {error}") from error
     if ranks.number() == 0:
         prepare(config.out)
+        with replacing(config.out / "config.yaml") as path:
+            path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
     return training, record
 
 
@@ -74,24 +73,21 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
     """Trains, saves, compares and reports; the first rank alone writes and speaks."""
     config, verifier = training.config, Verifier(training.config)
     judge = Judge(training.data) if ranks.number() == 0 else None
-    if judge:
-        with replacing(config.out / "config.yaml") as path:
-            path.write_text(config.to_yaml())
     train(training, judge, verifier, interrupt, record)
     stopped = 128 + (interrupt.requested or signal.SIGINT)  # by a signal, maybe of another rank
     status = {"finished": 0, "interrupted": stopped}.get(record.outcome, 1)
     if not judge:
         return status
     metrics = metrics_of(training, judge, verifier, record)
-    save_pictures(config.out, training, record, judge)
-    save_metrics(config, metrics)
+    save_pictures(training, metrics)
+    save_metrics(config.out, metrics)
     if config.compare and status == 0 and not interrupt.requested:
         print("timing the same run on plain PyTorch ...", file=sys.stderr)
         if found := compare(config, training.data, interrupt):
             metrics["comparison"] = found
             status = int(not found["same_curve"])
             save(config.out / "comparison.png", (9, 5), draw_comparison, found)
-            save_metrics(config, metrics)
+            save_metrics(config.out, metrics)
     print(summary(metrics))
     if record.explanation:
         print(f"wgan-train: {record.outcome}: {record.explanation}", file=sys.stderr)

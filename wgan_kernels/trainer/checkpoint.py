@@ -1,7 +1,5 @@
 """Checkpoints and other files of a run: each whole or not there, whenever the process or the machine stops."""
 
-from __future__ import annotations
-
 import io
 import os
 import tempfile

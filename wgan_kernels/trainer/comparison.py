@@ -1,7 +1,5 @@
 """Speed and memory of a run and its loss curve beside those of the same run on plain PyTorch."""
 
-from __future__ import annotations
-
 import time
 from itertools import accumulate
 from statistics import median
@@ -50,18 +48,12 @@ def compare(config: Config, data: Data, interrupt: Interrupt) -> dict[str, Any] 
     ratios = [library / plain for library, plain in zip(*rates, strict=True)]
     # Of a step's figures, relative to their size over all steps; NaN where one is.
     difference = ((ours - theirs).abs() / theirs.abs().amax(0).clamp(min=torch.finfo(ours.dtype).tiny)).max().item()
-    return {
-        "rounds": len(ratios),
-        "steps_per_round": steps,
-        "rates": dict(zip(NAMES, map(median, rates), strict=True)),
-        "speedup": median(ratios),
-        "speedup_range": (min(ratios), max(ratios)),
-        "bytes": dict(zip(NAMES, map(memory, runs), strict=True)),
-        "curve_steps": steps,
-        "curve_difference": difference,
-        "same_curve": difference <= CURVE_TOLERANCE,  # NaN is not
-        "curves": dict(zip(NAMES, curves, strict=True)),
-    }
+    rounds = {"rounds": len(ratios), "steps_per_round": steps}
+    speed = {"speedup": median(ratios), "speedup_range": (min(ratios), max(ratios))}
+    # NaN is not the same curve.
+    curve = {"curve_steps": steps, "curve_difference": difference, "same_curve": difference <= CURVE_TOLERANCE}
+    of_each = {"rates": map(median, rates), "bytes": map(memory, runs), "curves": curves}
+    return rounds | speed | curve | {name: dict(zip(NAMES, each, strict=True)) for name, each in of_each.items()}
 
 
 def both_ways(config: Config, data: Data, dtype: torch.dtype) -> list[Training]:

@@ -1,17 +1,14 @@
 """The settings of a run, and the command line and YAML files that are made of them."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import torch
-import yaml
 from jsonargparse import ActionConfigFile, ActionYesNo, ArgumentParser
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
@@ -81,7 +78,7 @@ class Config:
         own = [each.name for each in fields(self) if each.metadata.get("own")]
         return {name: getattr(self, name) for name in own if getattr(self, name)}
 
-    def resolved(self, objective: Any) -> Config:
+    def resolved(self, objective: Any) -> "Config":
         """With the objective's defaults in the place of None, for the record."""
         missing = [each.name for each in fields(self) if getattr(self, each.name) is None]
         return replace(self, **{name: getattr(objective, name, None) for name in missing})
@@ -89,10 +86,6 @@ class Config:
     def plain(self) -> dict[str, Any]:
         """Numbers and strings, as files take them."""
         return {**asdict(self), "out": str(self.out)}
-
-    def to_yaml(self) -> str:
-        given = {name: value for name, value in self.plain().items() if value is not None}
-        return yaml.safe_dump(given, sort_keys=False)
 
 
 def _plain(value: Any) -> Any:
@@ -108,9 +101,8 @@ def parse(arguments: Sequence[str] | None = None) -> Config:
     about = "Trains generative networks, checking steps against plain PyTorch."
     parser = ArgumentParser(prog="wgan-train", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options, such as a run's config.yaml")
-    types = get_type_hints(Config)
     for each in fields(Config):
-        kind = {"action": ActionYesNo(no_prefix="no-")} if types[each.name] is bool else {"type": types[each.name]}
+        kind = {"action": ActionYesNo(no_prefix="no-")} if each.type is bool else {"type": each.type}
         option = f"--{each.name.replace('_', '-')}"
         parser.add_argument(option, default=each.default, help=each.metadata["help"], **kind)
     given = parser.parse_args(arguments)

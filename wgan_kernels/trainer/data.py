@@ -1,7 +1,5 @@
 """The data that the trainer learns from."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """How far generated samples are from real ones that the generator has never seen."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,8 +1,7 @@
 """Samples from files: IDX, NumPy, images, and torch Datasets; what is wrong with a file is said with its name."""
 
-from __future__ import annotations
-
 import gzip
+import math
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,18 +28,17 @@ def read(where: str | Path) -> tuple[Tensor, Tensor | None]:
     Dataset, or of a function that makes one.
     """
     path = Path(where)
-    parts = {part: each for part in ("train", "t10k") for each in path.glob(f"{part}{IDX}*")}
-    if "train" in parts:
-        return read_idx(parts["train"]), read_idx(parts["t10k"]) if "t10k" in parts else None
+    train, test = (next(path.glob(f"{part}{IDX}*"), None) for part in ("train", "t10k"))
+    if train:
+        return read_idx(train), test and read_idx(test)
     if path.is_dir():
         return read_images(path), None
     if path.suffix in (".npy", ".npz"):
         return read_numpy(path), None
-    if path.exists():
-        raise DataError(f"{where}: is no folder and no .npy or .npz file")
-    if ":" in str(where):
+    if ":" in str(where) and not path.exists():
         return read_dataset(str(where)), None
-    raise DataError(f"{where}: no such file or folder")
+    words = "is no folder and no .npy or .npz file" if path.exists() else "no such file or folder"
+    raise DataError(f"{where}: {words}")
 
 
 def read_idx(path: Path) -> Tensor:
@@ -49,12 +47,11 @@ def read_idx(path: Path) -> Tensor:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(content) < 16 or content[:4] != b"\0\0\x08\x03":
         raise DataError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
-    number, height, width = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
-    wanted, got = number * height * width, len(content) - 16
-    if got != wanted:
-        words = f"{number} images of {height}x{width} are {wanted} bytes, got {got}"
+    number, height, width = shape = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
+    if len(content) - 16 != (wanted := math.prod(shape)):
+        words = f"{number} images of {height}x{width} are {wanted} bytes, got {len(content) - 16}"
         raise DataError(f"{path}: is cut off or too long: {words}")
-    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(number, height, width))
+    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(shape))
 
 
 def read_numpy(path: Path) -> Tensor:
@@ -70,16 +67,15 @@ def read_numpy(path: Path) -> Tensor:
 
 def read_images(folder: Path) -> Tensor:
     """Those of a folder and of the folders in it, all of one size; in grey where all are."""
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-    if not paths:
-        raise DataError(f"{folder}: holds no train{IDX} and no image ({', '.join(IMAGES)})")
     images: list[Image.Image] = []
-    for path in paths:
+    for path in (paths := sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)):
         with naming(path), Image.open(path) as image:
             images.append(image.convert("L" if image.mode in ("1", "L") else "RGB"))
         if images[-1].size != images[0].size:
             raise DataError(f"{path}: must be as large as {paths[0]}, {images[0].size}, got {images[-1].size}")
-    mode = "L" if all(image.mode == "L" for image in images) else "RGB"
+    if not images:
+        raise DataError(f"{folder}: holds no train{IDX} and no image ({', '.join(IMAGES)})")
+    mode = max(image.mode for image in images)  # "RGB" where one is
     return checked(folder, np.stack([image.convert(mode) for image in images]))
 
 
@@ -104,9 +100,9 @@ def naming(where: str | Path) -> Iterator[None]:
 
 def checked(where: str | Path, samples: np.ndarray) -> Tensor:
     """Rows as they are, images as (N, C, H, W) in [-1, 1]."""
-    shape = samples.shape
-    if samples.dtype.kind not in "buif":
-        raise DataError(f"{where}: must hold numbers, got {samples.dtype}")
+    shape, dtype = samples.shape, samples.dtype
+    if dtype.kind not in "buif":
+        raise DataError(f"{where}: must hold numbers, got {dtype}")
     if samples.ndim == 3:
         samples = samples[:, None]
     elif samples.ndim == 4 and shape[1] not in COLOURS:
@@ -115,11 +111,11 @@ def checked(where: str | Path, samples: np.ndarray) -> Tensor:
     if not (is_image or samples.ndim == 2) or 0 in shape:
         raise DataError(f"{where}: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels, got {shape}")
     values = torch.tensor(samples, dtype=torch.float32).contiguous()
-    if is_image and samples.dtype == np.uint8:
+    if is_image and dtype == np.uint8:
         values = values / 127.5 - 1
-    if not values.isfinite().all():
+    low, high = values.aminmax()
+    if not (low.isfinite() and high.isfinite()):
         raise DataError(f"{where}: holds numbers that are not finite")
-    low, high = values.min(), values.max()
     if is_image and not -1 <= low <= high <= 1:
         raise DataError(f"{where}: images must be bytes or numbers in [-1, 1], got numbers from {low:g} to {high:g}")
     return values

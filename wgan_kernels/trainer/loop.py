@@ -1,7 +1,5 @@
 """One run's networks, optimisers and random numbers, and the step that moves them; knows no objective by name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,11 +4,10 @@ Samples are flat; convolutions fold them into images of `shape` (channels, side,
 nn.Linear that gives the outputs: what comes before are its features.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -42,18 +41,17 @@ class Architecture(NamedTuple):
 
 def mlp_critic(sizes: Sizes, outputs: int, hidden: int) -> nn.Sequential:
     """Fully connected; no normalisation, which would couple the samples of a batch."""
-    features = _hidden(math.prod(sizes.shape), sizes.width, hidden, partial(nn.LeakyReLU, SLOPE))
-    return nn.Sequential(*features, nn.Linear(sizes.width, outputs))
+    widths = [math.prod(sizes.shape), *[sizes.width] * hidden, outputs]
+    return nn.Sequential(*_linear(widths, partial(nn.LeakyReLU, SLOPE)))
 
 
 def mlp_generator(sizes: Sizes, hidden: int) -> nn.Sequential:
-    features = _hidden(sizes.latent, sizes.width, hidden, nn.ReLU)
-    return nn.Sequential(*features, nn.Linear(sizes.width, math.prod(sizes.shape)), *sizes.last())
+    widths = [sizes.latent, *[sizes.width] * hidden, math.prod(sizes.shape)]
+    return nn.Sequential(*_linear(widths, nn.ReLU), *sizes.last())
 
 
-def _hidden(inputs: int, width: int, number: int, activation: Callable[[], nn.Module]) -> list[nn.Module]:
-    linear = [nn.Linear(inputs, width), *[nn.Linear(width, width) for _ in range(number - 1)]]
-    return [layer for each in linear for layer in (each, activation())]
+def _linear(widths: list[int], activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    return [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), activation())][:-1]
 
 
 def dcgan_critic(sizes: Sizes, outputs: int, layer_norm: bool = False, constant: bool = False) -> nn.Sequential:
@@ -62,15 +60,14 @@ def dcgan_critic(sizes: Sizes, outputs: int, layer_norm: bool = False, constant:
     Source: Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs", section 3.
     """
     channels, side, _ = sizes.shape
+    widths = [channels, *_widths(sizes, constant)]
     layers: list[nn.Module] = [nn.Unflatten(1, sizes.shape)]
-    for halving in range(halvings(side)):
-        wanted, side = sizes.width << (0 if constant else halving), side // 2
-        layers.append(nn.Conv2d(channels, wanted, 4, stride=2, padding=1))
-        if layer_norm and halving:  # the first layer stays without, as in DCGAN
-            layers.append(nn.LayerNorm([wanted, side, side]))
+    for halving, (inputs, width) in enumerate(pairwise(widths), 1):
+        layers.append(nn.Conv2d(inputs, width, 4, stride=2, padding=1))
+        if layer_norm and halving > 1:  # the first layer stays without, as in DCGAN
+            layers.append(nn.LayerNorm([width, side >> halving, side >> halving]))
         layers.append(nn.LeakyReLU(SLOPE))
-        channels = wanted
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 16, outputs))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * 16, outputs))
 
 
 def dcgan_generator(sizes: Sizes, batch_norm: bool = True, constant: bool = False) -> nn.Sequential:
@@ -79,29 +76,29 @@ def dcgan_generator(sizes: Sizes, batch_norm: bool = True, constant: bool = Fals
     constant: the same number of filters everywhere, as in Arjovsky et al. 2017, "Wasserstein GAN", section 4.3.
     """
     layers: list[nn.Module] = [nn.Unflatten(1, (sizes.latent, 1, 1))]
-    channels, how = sizes.latent, (4, 1, 0)  # kernel, stride, padding: from 1x1 to 4x4, then twice the side each time
-    for halving in reversed(range(halvings(sizes.shape[1]))):
-        wanted = sizes.width << (0 if constant else halving)
-        layers.append(nn.ConvTranspose2d(channels, wanted, *how, bias=not batch_norm))
-        layers += [BatchNorm2d(wanted), nn.ReLU()] if batch_norm else [nn.ReLU()]
-        channels, how = wanted, (4, 2, 1)
-    return nn.Sequential(*layers, nn.ConvTranspose2d(channels, sizes.shape[0], *how), *sizes.last(), nn.Flatten())
+    widths, how = _widths(sizes, constant), (4, 1, 0)  # kernel, stride, padding: to 4x4, then twice the side each time
+    for inputs, width in pairwise([sizes.latent, *reversed(widths)]):
+        layers.append(nn.ConvTranspose2d(inputs, width, *how, bias=not batch_norm))
+        layers += [BatchNorm2d(width), nn.ReLU()] if batch_norm else [nn.ReLU()]
+        how = (4, 2, 1)
+    return nn.Sequential(*layers, nn.ConvTranspose2d(widths[0], sizes.shape[0], *how), *sizes.last(), nn.Flatten())
 
 
 def resnet_critic(sizes: Sizes, outputs: int) -> nn.Sequential:
     channels, side, _ = sizes.shape
+    blocks = [CriticBlock(width, side >> halving) for halving, width in enumerate(_widths(sizes, constant=True))]
     first = [nn.Unflatten(1, sizes.shape), nn.Conv2d(channels, sizes.width, 3, padding=1)]
-    blocks = [CriticBlock(sizes.width, side >> halving) for halving in range(halvings(side))]
     last = [nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(sizes.width, outputs)]
     return nn.Sequential(*first, *blocks, *last)
 
 
-def halvings(side: int) -> int:
-    """How often a side is halved until 4 is left."""
-    number = int(math.log2(side)) - 2
-    if number < 1 or side != 4 << number:
+def _widths(sizes: Sizes, constant: bool) -> list[int]:
+    """Channels after every halving of the side, until 4 is left."""
+    side = sizes.shape[1]
+    halvings = int(math.log2(side)) - 2
+    if halvings < 1 or side != 4 << halvings:
         raise ValueError(f"side must be a power of 2, 8 or more, got {side}")
-    return number
+    return [sizes.width << (0 if constant else halving) for halving in range(halvings)]
 
 
 class CriticBlock(nn.Module):
@@ -158,28 +155,30 @@ class WithReference(nn.Module):
         super().__init__()
         if not any(isinstance(layer, nn.BatchNorm2d) for layer in network):
             raise ValueError("--virtual-batch-norm needs a generator with batch normalisation, such as that of dcgan")
-        self.network = nn.Sequential(
-            *[VirtualBatchNorm2d(layer.num_features, len(reference)) if isinstance(layer, nn.BatchNorm2d) else layer
-              for layer in network]
-        )  # fmt: skip
+        for index, layer in enumerate(network):
+            if isinstance(layer, nn.BatchNorm2d):
+                network[index] = VirtualBatchNorm2d(layer.num_features, len(reference))
+        self.network = network
         self.register_buffer("reference", reference)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(torch.cat([self.reference, x]))[len(self.reference) :]
 
 
-def _mlp(width: int, critic: int, generator: int) -> Architecture:
+def _fully_connected(width: int, critic: int, generator: int) -> Architecture:
     return Architecture(width, partial(mlp_critic, hidden=critic), partial(mlp_generator, hidden=generator))
 
 
-constant_critic = partial(dcgan_critic, constant=True)
-constant_generator = partial(dcgan_generator, batch_norm=False, constant=True)
+def _convolutions(critic: Callable[..., nn.Sequential], **generator: bool) -> Architecture:
+    return Architecture(32, critic, partial(dcgan_generator, **generator), least_side=16)
+
+
 ARCHITECTURES = {
-    "mlp-small": _mlp(128, 2, 2),
-    "mlp": _mlp(512, 4, 4),
-    "mlp-deep": _mlp(512, 11, 4),  # a critic of 12 layers
-    "dcgan": Architecture(32, dcgan_critic, dcgan_generator, 16),
-    "dcgan-layer-norm": Architecture(32, partial(dcgan_critic, layer_norm=True), dcgan_generator, 16),
-    "dcgan-constant": Architecture(32, constant_critic, constant_generator, 16),
-    "resnet": Architecture(32, resnet_critic, dcgan_generator, 16),
+    "mlp-small": _fully_connected(128, 2, 2),
+    "mlp": _fully_connected(512, 4, 4),
+    "mlp-deep": _fully_connected(512, 11, 4),  # a critic of 12 layers
+    "dcgan": _convolutions(dcgan_critic),
+    "dcgan-layer-norm": _convolutions(partial(dcgan_critic, layer_norm=True)),
+    "dcgan-constant": _convolutions(partial(dcgan_critic, constant=True), batch_norm=False, constant=True),
+    "resnet": _convolutions(resnet_critic),
 }

@@ -1,13 +1,10 @@
 """The pictures of a run."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,9 +13,8 @@ from torch import Tensor, nn
 
 from .checkpoint import replacing
 from .data import Data
-from .evaluation import Judge
 from .loop import Training
-from .run import Record
+from .objectives.base import Adversarial
 
 GRID = 10  # images per side
 GAP = 1  # pixels between images
@@ -27,19 +23,20 @@ POINTS = 1000
 RESOLUTION = 128  # of the critic's surface
 
 
-def save_pictures(folder: Path, training: Training, record: Record, judge: Judge) -> None:
+def save_pictures(training: Training, metrics: dict[str, Any]) -> None:
+    folder, objective = training.config.out, training.objective
     for name in ("surface.png", "comparison.png"):
         (folder / name).unlink(missing_ok=True)  # of an earlier run
     save(folder / "samples.png", (12, 6.3), draw_samples, training)
-    save(folder / "curves.png", (12, 8), draw_curves, record, judge.baselines)
+    save(folder / "curves.png", (12, 8), draw_curves, metrics)
     save(folder / "weights.png", (12, 8), draw_weights, training.networks)
-    if training.data.shape == (2,) and "critic" in training.networks and training.objective.critic_outputs == 1:
+    if training.data.shape == (2,) and isinstance(objective, Adversarial) and objective.critic_outputs == 1:
         save(folder / "surface.png", (7, 6), draw_surface, training)
 
 
-def save(path: Path, size: tuple[float, float], draw: Callable[..., None], *of: Any) -> None:
+def save(path: Path, size: tuple[float, float], draw: Callable[[Figure, Any], None], what: Any) -> None:
     figure = Figure(figsize=size, layout="constrained")
-    draw(figure, *of)
+    draw(figure, what)
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 
@@ -54,8 +51,7 @@ def draw_samples(figure: Figure, training: Training) -> None:
             axes.imshow(sample_grid(samples, data.shape).numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axes.set_axis_off()
         else:
-            axes.scatter(*samples[:POINTS, :2].T.numpy(), s=4, alpha=0.5)
-            frame(axes, data)
+            scatter(axes, samples, data)
 
 
 def sample_grid(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -65,24 +61,23 @@ def sample_grid(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
     return images.unflatten(0, (GRID, GRID)).transpose(1, 2).flatten(2).flatten(0, 1).clamp(0, 1)
 
 
-def frame(axes: Axes, data: Data) -> np.ndarray:
-    """As much of the plane as the data covers, and a half more: lines across and up, (2, RESOLUTION)."""
-    low, high = (each.numpy() for each in data.held_out[:, :2].aminmax(dim=0))
-    margin = np.maximum(high - low, 1) / 4
-    lines = np.linspace(low - margin, high + margin, RESOLUTION, axis=1)
-    axes.set(xlim=lines[0, [0, -1]], ylim=lines[1, [0, -1]])
-    return lines
+def scatter(axes: Axes, samples: Tensor, data: Data, **style: Any) -> None:
+    """The first ones, on as much of the plane as the data covers, and a half more."""
+    axes.scatter(*samples[:POINTS, :2].T.numpy(), **{"s": 4, "alpha": 0.5, **style})
+    low, high = data.held_out[:, :2].aminmax(dim=0)
+    margin = (high - low).clamp(min=1) / 4
+    axes.axis(torch.stack([low - margin, high + margin], 1).flatten().tolist())
 
 
 @torch.no_grad()
 def draw_surface(figure: Figure, training: Training) -> None:
     """The critic's values around the data, which are the dots."""
     axes = figure.subplots()
-    across, up = np.meshgrid(*frame(axes, training.data))
-    points = torch.tensor(np.stack([across.ravel(), up.ravel()], 1), device=training.device, dtype=training.dtype)
-    values = training.networks.critic(points).reshape(across.shape).float().cpu().numpy()
-    figure.colorbar(axes.contourf(across, up, values, levels=24), ax=axes)
-    axes.scatter(*training.data.held_out[:POINTS].T.numpy(), s=2, color="black", alpha=0.4)
+    scatter(axes, training.data.held_out, training.data, s=2, color="black", zorder=2)
+    across, up = (torch.linspace(*limits, RESOLUTION) for limits in (axes.get_xlim(), axes.get_ylim()))
+    points = torch.cartesian_prod(across, up).to(training.device, training.dtype)
+    values = training.networks.critic(points).float().cpu().view(RESOLUTION, RESOLUTION)
+    figure.colorbar(axes.contourf(across.numpy(), up.numpy(), values.T.numpy(), levels=24), ax=axes)
     axes.set_title("value of the critic")
 
 
@@ -92,30 +87,31 @@ def draw_weights(figure: Figure, networks: nn.ModuleDict) -> None:
     for (name, network), above, below in zip(networks.items(), *panels, strict=True):
         layers = [param for param in network.parameters() if param.dim() > 1]
         norms = [math.nan if param.grad is None else param.grad.norm().item() for param in layers]
-        above.plot(range(1, len(norms) + 1), norms, marker="o")
-        scale = "log" if any(norm > 0 for norm in norms) else "linear"
-        above.set(title=f"{name}: norm of the last gradient", xlabel="layer", yscale=scale)
+        plot = above.semilogy if any(norm > 0 for norm in norms) else above.plot
+        plot(range(1, len(norms) + 1), norms, marker="o")
+        above.set(title=f"{name}: norm of the last gradient", xlabel="layer")
         weights = nn.utils.parameters_to_vector(layers).detach().float().cpu()
         below.hist(weights[weights.isfinite()].numpy(), bins=100)
         below.set(title=f"{name}: weights", yscale="symlog")  # a run that diverged has none, nor a logarithm of it
 
 
-def draw_curves(figure: Figure, record: Record, baselines: dict[str, float]) -> None:
+def draw_curves(figure: Figure, metrics: dict[str, Any]) -> None:
     """All that a step reports, faintly and as a running mean, and MMD^2."""
-    first, *panels = figure.subplots(math.ceil((len(record.history) + 1) / 3), 3, squeeze=False).flatten()
-    first.plot(list(record.mmd2), list(record.mmd2.values()), marker=".", label="generated")
-    for style, (name, value) in zip(("--", ":"), baselines.items(), strict=True):
-        first.axhline(value, color="black", linewidth=1, linestyle=style, label=name)
+    history, mmd2 = metrics["history"], metrics["mmd2"]
+    first, *panels = figure.subplots(math.ceil((len(history) + 1) / 3), 3, squeeze=False).flatten()
+    first.plot(*zip(*metrics["mmd2_history"]), marker=".", label="generated")
+    for name, style in (("train", "--"), ("gaussian", ":")):
+        first.axhline(mmd2[name], color="black", linewidth=1, linestyle=style, label=name)
     first.set_yscale("symlog", linthresh=1e-3)  # unbiased estimates go below 0, where a logarithmic axis ends
-    first.set(title="MMD\N{SUPERSCRIPT TWO} to held-out samples", xlabel="steps")
+    first.set_title("MMD\N{SUPERSCRIPT TWO} to held-out samples")
     first.legend(frameon=False)
-    for axes, (name, values) in zip(panels, record.history.items()):
-        steps = range(1, len(values) + 1)
-        axes.plot(steps, values, alpha=0.25, linewidth=0.8, color="C0")
-        axes.plot(steps, uniform_filter1d(values, SMOOTHING, output=float), color="C0")
-        axes.set(title=name.replace("_", " "), xlabel="steps")
-    for axes in panels[len(record.history) :]:
-        axes.set_axis_off()
+    for axes, (name, values) in zip(panels, history.items()):
+        axes.plot(values, alpha=0.25, linewidth=0.8)
+        axes.plot(uniform_filter1d(values, SMOOTHING, output=float), color="C0")
+        axes.set_title(name.replace("_", " "))
+    for axes in panels[len(history) :]:
+        axes.remove()
+    figure.supxlabel("steps")
 
 
 def draw_comparison(figure: Figure, found: dict[str, Any]) -> None:
@@ -123,6 +119,6 @@ def draw_comparison(figure: Figure, found: dict[str, Any]) -> None:
     axes = figure.subplots()
     for (name, values), style in zip(found["curves"].items(), ("-", "--"), strict=True):
         label = f"{name}: {found['rates'][name]:.1f} steps/s, {found['bytes'][name] / 2**20:.1f} MiB a step"
-        axes.plot(range(1, len(values) + 1), values, style, label=label)
+        axes.plot(values, style, label=label)
     axes.set(title="loss of the first update, same seed, float32", xlabel="steps")
     axes.legend(frameon=False)

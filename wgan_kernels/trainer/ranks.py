@@ -5,8 +5,6 @@ samples may be that of a rank's own rows, and whatever couples samples (a discre
 taken of `joined` rows, which pass gradients back to the ranks that they came from.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Iterable, Iterator

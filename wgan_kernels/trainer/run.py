@@ -1,13 +1,12 @@
 """A run from its first or next step to its end, what stops it, and what it leaves behind."""
 
-from __future__ import annotations
-
 import csv
 import json
 import math
 import signal
 import time
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,7 +17,6 @@ import wgan_kernels as wk
 
 from . import ranks
 from .checkpoint import replacing, save_checkpoint
-from .config import Config
 from .evaluation import Judge
 from .loop import Training
 from .verification import TOLERANCE, VerificationError, Verifier
@@ -35,7 +33,7 @@ class Interrupt:
 
     requested = 0
 
-    def __enter__(self) -> Interrupt:
+    def __enter__(self) -> "Interrupt":
         self._previous: Any = {each: signal.signal(each, self._request) for each in (signal.SIGINT, signal.SIGTERM)}
         return self
 
@@ -117,34 +115,25 @@ def show(board: Any, training: Training, record: Record, step: int) -> None:
 
 def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Record) -> dict[str, Any]:
     """All figures; `comparison` is for whoever makes one."""
-    config, samples = training.config, training.evaluation_samples()
+    config, samples, build = training.config, training.evaluation_samples(), wk.build_info()
+    name = f"{config.objective} ({config.architecture}) on {config.data}"
+    about = {"run": name, "config": config.plain(), "version": wk.__version__, "backend": config.backend}
+    about |= {"why_not_native": build["reason"], "build": build, **asdict(record), "steps": training.step_count}
+    rate = training.step_count / record.seconds if record.seconds else 0.0
+    mmd2 = {"generated": judge.mmd2(samples), **judge.baselines, "untrained": record.mmd2[0]}
+    found = {"steps_per_second": rate, "bandwidth": judge.bandwidth, "mmd2": mmd2, "modes": judge.modes(samples)}
     checks = {"checks": verifier.checks, "tolerance": TOLERANCE, "largest_errors": verifier.worst._asdict()}
-    return {
-        "run": f"{config.objective} ({config.architecture}) on {config.data}",
-        "config": config.plain(),
-        "version": wk.__version__,
-        "backend": config.backend,
-        "why_not_native": wk.build_info()["reason"],
-        "build": wk.build_info(),
-        **asdict(record),
-        "steps": training.step_count,
-        "steps_per_second": training.step_count / record.seconds if record.seconds else 0.0,
-        "bandwidth": judge.bandwidth,
-        "mmd2": {"generated": judge.mmd2(samples), **judge.baselines, "untrained": record.mmd2[0]},
-        "mmd2_history": [list(each) for each in record.mmd2.items()],
-        "modes": judge.modes(samples),
-        "verification": checks,
-        "comparison": None,
-    }
+    history = [list(each) for each in record.mmd2.items()]
+    return about | found | {"mmd2_history": history, "verification": checks, "comparison": None}
 
 
-def save_metrics(config: Config, metrics: dict[str, Any]) -> None:
+def save_metrics(out: Path, metrics: dict[str, Any]) -> None:
     """metrics.json with everything, and metrics.csv with a line for each step."""
     finite = json.loads(json.dumps(metrics), parse_constant=lambda name: None)  # JSON has no NaN
-    with replacing(config.out / "metrics.json") as path:
+    with replacing(out / "metrics.json") as path:
         path.write_text(json.dumps(finite, indent=1, allow_nan=False) + "\n")
     curves, mmd2 = metrics["history"], dict(metrics["mmd2_history"])
-    with replacing(config.out / "metrics.csv") as path, path.open("w", newline="") as file:
+    with replacing(out / "metrics.csv") as path, path.open("w", newline="") as file:
         lines = csv.writer(file)
         lines.writerow(["step", *curves, "mmd2"])
         lines.writerow([0, *[""] * len(curves), mmd2[0]])

@@ -8,10 +8,7 @@ what float32 allows: its loss, not its gradients, and loosely, to one sample's s
 other side of a kink does not stop a run; with autocast it is not held to anything.
 """
 
-from __future__ import annotations
-
 import math
-import operator
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
@@ -43,11 +40,7 @@ class Errors(NamedTuple):
     float32_loss: float = 0.0
 
 
-class Side(NamedTuple):
-    """What one objective gives in float64: terms, and parameters after the optimiser's step, with their gradients."""
-
-    terms: Terms
-    players: dict[str, nn.Parameter]
+Side = tuple[Terms, dict[str, nn.Parameter]]  # in float64: terms, and parameters after the step, with their gradients
 
 
 class Verifier:
@@ -64,25 +57,26 @@ class Verifier:
             training: as it is before the update; left so.
             trained: what the objective gave for the batch in the precision of the run.
         """
-        library, plain = (self._side(update, training, batch, plain) for plain in (False, True))
-        loss = plain.terms["loss"]
-        if not loss.isfinite():
+        sides = [self._side(update, training, batch, plain) for plain in (False, True)]
+        ours, theirs = (terms["loss"] for terms, _ in sides)
+        if not theirs.isfinite():
             return  # diverged, whoever computes it
         # The parts of a loss may cancel: errors are relative to their size, not to that of their sum.
-        parts = [plain.terms["size"]] if "size" in plain.terms else plain.terms.values()
+        plain = sides[1][0]
+        parts = [plain["size"]] if "size" in plain else plain.values()
         size = torch.stack([part.abs() for part in parts]).sum().clamp(min=TINY)
         found = Errors(
-            ((library.terms["loss"] - loss).abs() / size).item(),
-            _difference(*([param.grad for param in side.players.values()] for side in (library, plain))),
-            _difference(*(side.players.values() for side in (library, plain))),
-            ((trained["loss"] - loss).abs() / size).item(),
+            loss=((ours - theirs).abs() / size).item(),
+            gradient=_difference([[param.grad for param in players.values()] for _, players in sides]),
+            weights=_difference([players.values() for _, players in sides]),
+            float32_loss=((trained["loss"] - theirs).abs() / size).item(),
         )
         one_sample = ranks.count() / training.objective.batch_size
         limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, math.inf if training.config.amp else one_sample)
         # Written so that NaN does not pass.
-        if not all(map(operator.le, found, limits)):
+        if not all(error <= limit for error, limit in zip(found, limits)):
             where = f"step {training.step_count + 1}, {update.name}"
-            raise VerificationError(_report(where, trained, library, plain, found, limits))
+            raise VerificationError(_report(where, trained, sides, found, limits))
         self.checks += 1
         self.worst = Errors(*map(max, found, self.worst))
 
@@ -92,25 +86,24 @@ class Verifier:
         side.load_state_dict(deepcopy(training.state_dict()))
         terms = side.loss(update, batch.each(Tensor.double))
         side.descend(update, terms["loss"])
-        named = side.networks.named_parameters()
-        return Side(terms, {name: param for name, param in named if name.partition(".")[0] in update.players})
+        players = {name: p for name, p in side.networks.named_parameters() if name.partition(".")[0] in update.players}
+        return terms, players
 
 
-def _difference(library: Iterable[Tensor], plain: Iterable[Tensor]) -> float:
+def _difference(sides: list[Iterable[Tensor]]) -> float:
     # One scale for all: the exact gradient of the last bias may be 0, and its rounding is not an error.
-    ours, theirs = (torch.cat([each.detach().flatten() for each in side]) for side in (library, plain))
+    ours, theirs = (torch.cat([each.detach().flatten() for each in side]) for side in sides)
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=TINY)).item()
 
 
-def _report(where: str, trained: Terms, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
-    pairs = {"loss as trained on": (trained["loss"], plain.terms["loss"])}
-    pairs |= {f"{name}, float64": (library.terms[name], value) for name, value in plain.terms.items()}
-    for name, param in plain.players.items():
-        pairs[f"gradient of {name}, norm"] = (library.players[name].grad.norm(), param.grad.norm())
-    errors = zip(Errors._fields, found, limits, strict=True)
-    return "\n".join([
-        f"{where}: library and plain PyTorch disagree on the same weights and draws",
-        *[f"  relative error {error:9.2e}, tolerance {limit:.0e}: {name}" for name, error, limit in errors],
-        f"  {'':40}{'library':>16}{'plain PyTorch':>16}",
-        *[f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()],
-    ])  # fmt: skip
+def _report(where: str, trained: Terms, sides: list[Side], found: Errors, limits: Errors) -> str:
+    (ours, our_players), (theirs, their_players) = sides
+    lines = [f"{where}: library and plain PyTorch disagree on the same weights and draws"]
+    for name, error, limit in zip(Errors._fields, found, limits):
+        lines.append(f"  relative error {error:9.2e}, tolerance {limit:.0e}: {name}")
+    lines.append(f"  {'':40}{'library':>16}{'plain PyTorch':>16}")
+    pairs = {"loss as trained on": (trained["loss"], theirs["loss"])}
+    pairs |= {f"{name}, float64": (ours[name], value) for name, value in theirs.items()}
+    for name, param in their_players.items():
+        pairs[f"gradient of {name}, norm"] = (our_players[name].grad.norm(), param.grad.norm())
+    return "\n".join(lines + [f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()])

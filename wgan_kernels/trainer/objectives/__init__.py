@@ -4,14 +4,12 @@ The twin is written out where this library has a whole loss or an optimiser. The
 discrepancies, which the twin takes from the library's specification in plain PyTorch, the reference back end.
 """
 
-from __future__ import annotations
-
 from ..config import Config
-from . import gan, mmd_gan, nsgan, wae_gan, wae_mmd, wgan, wgan_gp
+from . import gan, mmd_gan, wae_gan, wae_mmd, wgan, wgan_gp
 from .base import Objective, on_reference
 
 _PAIRS = [(wgan.WGAN, wgan.PlainWGAN), (wgan_gp.WGANGP, wgan_gp.PlainWGANGP)]
-_PAIRS += [(each, each) for each in (gan.GAN, nsgan.NSGAN, mmd_gan.MMDGAN, wae_mmd.WAEMMD, wae_gan.WAEGAN)]
+_PAIRS += [(each, each) for each in (gan.GAN, gan.NSGAN, mmd_gan.MMDGAN, wae_mmd.WAEMMD, wae_gan.WAEGAN)]
 OBJECTIVES = {library.name: (library, on_reference(plain)) for library, plain in _PAIRS}
 
 

@@ -1,7 +1,5 @@
 """What an objective tells the loop: its networks, and in which order they descend which losses on which draws."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -31,7 +29,7 @@ class Batch(NamedTuple):
     mix: Tensor | None = None  # (B,) uniform in [0, 1)
     noise: Tensor | None = None  # (2, B, P) normal, for real and for generated samples
 
-    def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+    def each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(*[None if value is None else function(value) for value in self])
 
 

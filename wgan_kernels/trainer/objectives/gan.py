@@ -3,8 +3,6 @@
 D = sigmoid(s), s what the discriminator's network gives: log D = -log(1 + e^-s), log(1 - D) = -log(1 + e^s).
 """
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -34,3 +32,13 @@ class GAN(Adversarial):
 
     def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
         return functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
+
+
+class NSGAN(GAN):
+    """The same with the generator's loss that does not saturate (section 3)."""
+
+    name = "nsgan"
+
+    def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
+        """-1/2 mean log D(G(z))."""
+        return {"loss": self.cross_entropy(critic(fake), 1.0) / 2}

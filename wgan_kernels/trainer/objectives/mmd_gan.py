@@ -5,8 +5,6 @@ Binkowski et al. 2018, "Demystifying MMD GANs", for the unbiased estimate, the r
 and the penalty of the witness function (section 4), with Adam(1e-4, 0.5, 0.9), lambda = 1, 16 features, 5 critic steps.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 import wgan_kernels as wk

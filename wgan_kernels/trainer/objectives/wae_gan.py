@@ -1,7 +1,5 @@
 """WAE-GAN (Tolstikhin et al. 2018, "Wasserstein Auto-Encoders", Algorithm 1), with the settings of its MNIST (C.1)."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

@@ -3,8 +3,6 @@
 z ~ N(0, 1), z~ = encoder(x), c the squared error, lambda = penalty_weight, d_z = latent, sigma_z^2 = 1.
 """
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 import wgan_kernels as wk

@@ -1,9 +1,6 @@
 """WGAN (Arjovsky, Chintala, Bottou 2017, "Wasserstein GAN", Algorithm 1): alpha = 5e-5, c = 0.01, m = 64, n = 5."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +40,8 @@ class WGAN(Wasserstein):
 
 class PlainWGAN(WGAN):
     def optimizer(self, name: str, params: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        optimizer = torch.optim.RMSprop(params, self.lr)
+        weights = list(params)
+        optimizer = torch.optim.RMSprop(weights, self.lr)
         if name == "critic":
-            optimizer.register_step_post_hook(self.clip_weights)
+            optimizer.register_step_post_hook(lambda *_: [w.data.clamp_(-self.clip, self.clip) for w in weights])
         return optimizer
-
-    @torch.no_grad()
-    def clip_weights(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        for group in optimizer.param_groups:
-            for param in group["params"]:
-                param.clamp_(-self.clip, self.clip)

@@ -1,7 +1,5 @@
 """WGAN with gradient penalty (Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", Algorithm 1)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
