@@ -59,7 +59,7 @@ def start(config: Config) -> tuple[Training, Record]:
     if config.resume and (state := load_checkpoint(config)):
         try:
             training.load_state_dict(state)
-            record = Record(**{**state["record"], "outcome": "finished", "explanation": ""})
+            record = Record(**state["record"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise FileError(f"{config.out}: the checkpoint does not fit this run, and was left: {error}") from error
     if ranks.number() == 0:

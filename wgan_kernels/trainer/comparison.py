@@ -62,11 +62,6 @@ def both_ways(config: Config, data: Data, dtype: torch.dtype) -> list[Training]:
 
 def memory(run: Training) -> int:
     """How much more than before is held at once in a step."""
-    if run.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run.step()
-        return torch.cuda.max_memory_allocated() - before
     with profile(profile_memory=True) as found:
         run.step()
     events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]

@@ -24,11 +24,8 @@ Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 ObjectiveName = Literal["gan", "nsgan", "wgan", "wgan-gp", "mmd-gan", "wae-mmd", "wae-gan"]
 ArchitectureName = Literal["mlp-small", "mlp", "mlp-deep", "dcgan", "dcgan-layer-norm", "dcgan-constant", "resnet"]
 BackendName = Literal["auto", "native", "triton", "reference"]
-BACKEND = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
-DATA = (
-    "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments; a folder of IDX files or images; a .npy or "
-    ".npz file; or package.module:name of a torch Dataset"
-)
+NAMED = "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments"
+FILES = "a folder of IDX files or images; a .npy or .npz file; package.module:name of a torch Dataset"
 
 
 def _option(default: Any, help: str, **facts: bool) -> Any:
@@ -41,7 +38,7 @@ class Config:
     """One run; every field is an option of the command line and a key of the YAML file."""
 
     objective: ObjectiveName = _option("wgan-gp", "what the players minimise")
-    data: str = _option("digits", DATA)
+    data: str = _option("digits", f"{NAMED}; {FILES}")
     architecture: ArchitectureName = _option("mlp-small", "all networks; convolutions take images of side 16, 32, ...")
     width: PositiveInt | None = _option(None, "features of hidden layers, or channels of the first convolution")
     latent: PositiveInt | None = _option(None, "dimensions of the noise or code", own=True)
@@ -63,7 +60,7 @@ class Config:
     out: Path = _option(Path("runs/latest"), "folder for the results; those of an earlier run are replaced", free=True)
     resume: bool = _option(False, "continue from the checkpoint in --out, if there is one", free=True)
     checkpoint_every: Count = _option(500, "steps between checkpoints; 0: at the end only", free=True)
-    backend: BackendName = _option(BACKEND, "what serves the library's functions")
+    backend: BackendName = _option(os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "what serves the functions")
     device: Literal["cpu", "cuda"] = _option("cpu", "where networks and data live")
     threads: Threads = _option(1, "threads of torch; networks this small gain little from more", free=True)
     amp: bool = _option(False, "autocast to bfloat16")

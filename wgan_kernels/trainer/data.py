@@ -13,7 +13,6 @@ from . import files
 
 HELD_OUT = 0.2
 TOY_SIZE = 25_000
-BRIGHTEST = 16  # a pixel of the digits counts the ink in a block of 4x4 points
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
 
 
@@ -65,7 +64,8 @@ def load_digits() -> Data:
     """
     digits = datasets.load_digits()
     parts = model_selection.train_test_split(digits.data, test_size=HELD_OUT, random_state=0, stratify=digits.target)
-    return Data(*[torch.as_tensor(part).float() / (BRIGHTEST / 2) - 1 for part in parts], (1, 8, 8), bounded=True)
+    # A pixel counts the ink in a block of 4x4 points.
+    return Data(*[torch.as_tensor(part).float() / 8 - 1 for part in parts], (1, 8, 8), bounded=True)
 
 
 def load_fashion_mnist() -> Data:

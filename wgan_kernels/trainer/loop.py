@@ -17,9 +17,6 @@ from .objectives import Objective, make_objective
 from .objectives.base import Batch, Terms, Update
 
 SAMPLES = 2000  # to judge by
-REFERENCES = 64  # of virtual batch normalisation
-
-Check = Callable[[Update, "Training", Batch, Terms], None]
 
 
 class Training:
@@ -50,7 +47,7 @@ class Training:
             self._losses = {name: torch.compile(loss, **mode) for name, loss in self._losses.items()}
         self.step_count = 0
 
-    def step(self, check: Check | None = None) -> dict[str, float]:
+    def step(self, check: Callable[[Update, "Training", Batch, Terms], None] | None = None) -> dict[str, float]:
         """All updates of the objective, once; `check` sees the last descent of each. Returns what is worth a curve."""
         found: dict[str, Tensor] = {}
         for update in self.updates:
@@ -138,7 +135,7 @@ class Training:
             torch.manual_seed(self.config.seed)
             networks = self.objective.make_networks(architecture, sizes)
         if self.config.virtual_batch_norm:
-            reference = torch.randn(REFERENCES, latent, generator=self.random)
+            reference = torch.randn(64, latent, generator=self.random)
             networks["generator"] = WithReference(networks.generator, reference)
         return networks
 

@@ -16,11 +16,7 @@ from .data import Data
 from .loop import Training
 from .objectives.base import Adversarial
 
-GRID = 10  # images per side
 GAP = 1  # pixels between images
-SMOOTHING = 50  # steps in a running mean
-POINTS = 1000
-RESOLUTION = 128  # of the critic's surface
 
 
 def save_pictures(training: Training, metrics: dict[str, Any]) -> None:
@@ -54,29 +50,29 @@ def draw_samples(figure: Figure, training: Training) -> None:
             scatter(axes, samples, data)
 
 
-def sample_grid(samples: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The first GRID * GRID images as one (height, width) of numbers in [0, 1], of colours their mean."""
-    grey = (samples[: GRID * GRID].unflatten(1, shape).mean(1) + 1) / 2
-    images = nn.functional.pad(grey, (0, GAP, 0, GAP, 0, GRID * GRID - len(grey)), value=0.3)
-    return images.unflatten(0, (GRID, GRID)).transpose(1, 2).flatten(2).flatten(0, 1).clamp(0, 1)
+def sample_grid(samples: Tensor, shape: tuple[int, ...], side: int = 10) -> Tensor:
+    """The first side * side images as one (height, width) of numbers in [0, 1], of colours their mean."""
+    grey = (samples[: side**2].unflatten(1, shape).mean(1) + 1) / 2
+    images = nn.functional.pad(grey, (0, GAP, 0, GAP, 0, side**2 - len(grey)), value=0.3)
+    return images.unflatten(0, (side, side)).transpose(1, 2).flatten(2).flatten(0, 1).clamp(0, 1)
 
 
 def scatter(axes: Axes, samples: Tensor, data: Data, **style: Any) -> None:
     """The first ones, on as much of the plane as the data covers, and a half more."""
-    axes.scatter(*samples[:POINTS, :2].T.numpy(), **{"s": 4, "alpha": 0.5, **style})
+    axes.scatter(*samples[:1000, :2].T.numpy(), **{"s": 4, "alpha": 0.5, **style})
     low, high = data.held_out[:, :2].aminmax(dim=0)
     margin = (high - low).clamp(min=1) / 4
     axes.axis(torch.stack([low - margin, high + margin], 1).flatten().tolist())
 
 
 @torch.no_grad()
-def draw_surface(figure: Figure, training: Training) -> None:
+def draw_surface(figure: Figure, training: Training, resolution: int = 128) -> None:
     """The critic's values around the data, which are the dots."""
     axes = figure.subplots()
     scatter(axes, training.data.held_out, training.data, s=2, color="black", zorder=2)
-    across, up = (torch.linspace(*limits, RESOLUTION) for limits in (axes.get_xlim(), axes.get_ylim()))
+    across, up = (torch.linspace(*limits, resolution) for limits in (axes.get_xlim(), axes.get_ylim()))
     points = torch.cartesian_prod(across, up).to(training.device, training.dtype)
-    values = training.networks.critic(points).float().cpu().view(RESOLUTION, RESOLUTION)
+    values = training.networks.critic(points).float().cpu().view(resolution, resolution)
     figure.colorbar(axes.contourf(across.numpy(), up.numpy(), values.T.numpy(), levels=24), ax=axes)
     axes.set_title("value of the critic")
 
@@ -107,7 +103,7 @@ def draw_curves(figure: Figure, metrics: dict[str, Any]) -> None:
     first.legend(frameon=False)
     for axes, (name, values) in zip(panels, history.items()):
         axes.plot(values, alpha=0.25, linewidth=0.8)
-        axes.plot(uniform_filter1d(values, SMOOTHING, output=float), color="C0")
+        axes.plot(uniform_filter1d(values, size=50, output=float), color="C0")
         axes.set_title(name.replace("_", " "))
     for axes in panels[len(history) :]:
         axes.remove()

@@ -5,9 +5,9 @@ import json
 import math
 import signal
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import yaml
@@ -22,10 +22,10 @@ from .loop import Training
 from .verification import TOLERANCE, VerificationError, Verifier
 
 EVALUATIONS = 40  # along a run
-SHOWN = 64  # images for TensorBoard
+EARLY_ENDS = {VerificationError: "verification failed", FloatingPointError: "diverged", InterruptedError: "interrupted"}
 
 
-class Interrupt:
+class Interrupt(ExitStack):
     """Ctrl-C and SIGTERM as a wish that is met between two steps, so that what is saved is never half a step.
 
     Within a `with` block the first signal sets `requested` to its number; a second one does what it did before.
@@ -34,23 +34,20 @@ class Interrupt:
     requested = 0
 
     def __enter__(self) -> "Interrupt":
-        self._previous: Any = {each: signal.signal(each, self._request) for each in (signal.SIGINT, signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self.callback(signal.signal, number, signal.signal(number, self._request))
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
+    def _request(self, number: int, *_: Any) -> None:
         self.requested = number
-        signal.signal(number, self._previous[number])
+        self.close()
 
 
 @dataclass
 class Record:
     """What happened in a run."""
 
-    outcome: str = "finished"  # or "interrupted", "diverged", "verification failed"
+    outcome: str = "finished"  # or an early end
     explanation: str = ""
     seconds: float = 0.0
     history: dict[str, list[float]] = field(default_factory=dict)  # one entry per step
@@ -64,31 +61,26 @@ def train(training: Training, judge: Judge | None, verifier: Verifier, interrupt
     if judge and not record.mmd2:
         record.mmd2[0] = judge.mmd2(training.evaluation_samples())
     bar = tqdm(range(done + 1, config.steps + 1), config.objective, config.steps, initial=done, disable=not judge)
-    for step in bar:
-        try:
+    try:
+        for step in bar:
             values = training.step(verifier if due(step - 1, config.verify) else None)
-        except VerificationError as error:
-            record.outcome, record.explanation = "verification failed", str(error)
-            break
-        if not all(map(math.isfinite, values.values())):
-            reason = f"the losses are no longer finite numbers ({values}): try a smaller --lr"
-            record.outcome, record.explanation = "diverged", reason
-            break
-        for name, value in values.items():
-            record.history.setdefault(name, []).append(value)
-        bar.set_postfix({name: f"{value:.3f}" for name, value in list(values.items())[:2]}, refresh=False)
-        record.seconds = time.perf_counter() - start
-        if ranks.any_rank(bool(interrupt.requested), training.device) and step < config.steps:
-            record.outcome, record.explanation = "interrupted", f"interrupted after {step} of {config.steps} steps"
-        last = step == config.steps or record.outcome == "interrupted"
-        if judge and (step == config.steps or due(step, math.ceil(config.steps / EVALUATIONS))):
-            record.mmd2[step] = judge.mmd2(training.evaluation_samples())
-        if judge and (last or due(step, config.checkpoint_every)):
-            save_checkpoint(config, {**training.state_dict(), "record": asdict(record)})
-        if board:
-            show(board, training, record, step)
-        if last:
-            break
+            if not all(map(math.isfinite, values.values())):
+                raise FloatingPointError(f"the losses are no longer finite numbers ({values}): try a smaller --lr")
+            for name, value in values.items():
+                record.history.setdefault(name, []).append(value)
+            bar.set_postfix({name: f"{value:.3f}" for name, value in list(values.items())[:2]}, refresh=False)
+            record.seconds = time.perf_counter() - start
+            last = step == config.steps or ranks.any_rank(bool(interrupt.requested), training.device)
+            if judge and (step == config.steps or due(step, math.ceil(config.steps / EVALUATIONS))):
+                record.mmd2[step] = judge.mmd2(training.evaluation_samples())
+            if judge and (last or due(step, config.checkpoint_every)):
+                save_checkpoint(config, {**training.state_dict(), "record": asdict(record)})
+            if board:
+                show(board, training, record, step)
+            if last and step < config.steps:
+                raise InterruptedError(f"interrupted after {step} of {config.steps} steps")
+    except tuple(EARLY_ENDS) as error:
+        record.outcome, record.explanation = EARLY_ENDS[type(error)], str(error)
     if board:
         board.close()
 
@@ -109,7 +101,7 @@ def show(board: Any, training: Training, record: Record, step: int) -> None:
     if step in record.mmd2:
         board.add_scalar("mmd2", record.mmd2[step], step)
         if training.data.is_image:
-            images = training.evaluation_samples()[:SHOWN].unflatten(1, training.data.shape)
+            images = training.evaluation_samples()[:64].unflatten(1, training.data.shape)
             board.add_images("samples", (images.clamp(-1, 1) + 1) / 2, step)
 
 

@@ -14,6 +14,7 @@ class WAEGAN(WAE):
 
     name = "wae-gan"
     rates = {"critic": 0.5}
+    draws = ("real",)
     critic_steps = 1
     label_smoothing = 0.0
 
@@ -23,10 +24,8 @@ class WAEGAN(WAE):
         return networks
 
     def updates(self) -> list[Update]:
-        return [
-            Update("critic", ("critic",), ("real", "latent"), self.critic_loss, self.critic_steps),
-            Update("autoencoder", ("encoder", "generator"), ("real",), self.loss),
-        ]
+        critic = Update("critic", ("critic",), ("real", "latent"), self.critic_loss, self.critic_steps)
+        return [critic, *super().updates()]
 
     def critic_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         """Ascends lambda/n sum_i log D(z_i) + log(1 - D(z~_i))."""

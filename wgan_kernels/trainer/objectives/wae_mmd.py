@@ -3,6 +3,8 @@
 z ~ N(0, 1), z~ = encoder(x), c the squared error, lambda = penalty_weight, d_z = latent, sigma_z^2 = 1.
 """
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 import wgan_kernels as wk
@@ -19,10 +21,14 @@ class WAE(Objective):
     latent = 8
     lr = 1e-3
     penalty_weight = 10.0
+    draws: ClassVar[tuple[str, ...]] = ("real", "latent")
 
     def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
         encoder = architecture.make_critic(sizes, sizes.latent)
         return nn.ModuleDict({"encoder": encoder, "generator": architecture.make_generator(sizes)})
+
+    def updates(self) -> list[Update]:
+        return [Update("autoencoder", ("encoder", "generator"), self.draws, self.loss)]
 
     def autoencode(self, networks: nn.ModuleDict, real: Tensor) -> tuple[Tensor, Tensor]:
         """z~, and 1/n sum_i c(x_i, G(z~_i))."""
@@ -32,9 +38,6 @@ class WAE(Objective):
 
 class WAEMMD(WAE):
     name = "wae-mmd"
-
-    def updates(self) -> list[Update]:
-        return [Update("autoencoder", ("encoder", "generator"), ("real", "latent"), self.loss)]
 
     def loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
