@@ -298,6 +298,12 @@ def test_two_dimensions_amp_averages_and_tensorboard(tmp_path: Path, capsys: pyt
     assert yaml.safe_load(capsys.readouterr().out)["modes"]["modes"] == 8
 
 
+def test_a_critic_of_codes_has_no_surface_over_the_samples(tmp_path: Path) -> None:
+    options = ("--objective", "wae-gan", "--data", "swissroll", "--width", "8", "--steps", "1", "--verify", "0")
+    assert run(tmp_path, *options)[0] == 0
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
 def test_losses_can_be_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By a back end that calls no compiler of C++: the whole loss is one graph, and gives what it gave before."""
     compiled = torch.compile

@@ -12,11 +12,12 @@ try:
     import yaml
 
     from . import ranks
-    from .checkpoint import FileError, load_checkpoint, prepare, replacing
+    from .checkpoint import load_checkpoint, prepare, replacing
     from .comparison import compare
     from .config import Config, parse
     from .data import load
     from .evaluation import Judge
+    from .files import FileError, naming
     from .loop import Training
     from .networks import ARCHITECTURES
     from .objectives import make_objective
@@ -57,11 +58,9 @@ def start(config: Config) -> tuple[Training, Record]:
     data = load(config.data, ARCHITECTURES[config.architecture].least_side)
     training, record = Training(config, data, objective), Record()
     if config.resume and (state := load_checkpoint(config)):
-        try:
+        with naming(config.out, "the checkpoint does not fit this run, and was left"):
             training.load_state_dict(state)
             record = Record(**state["record"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise FileError(f"{config.out}: the checkpoint does not fit this run, and was left: {error}") from error
     if ranks.number() == 0:
         prepare(config.out)
         with replacing(config.out / "config.yaml") as path:

@@ -12,13 +12,10 @@ from typing import Any
 import torch
 
 from .config import Config
+from .files import FileError, naming
 
 FORMAT = "wgan_kernels.trainer 3"
 NAME = "checkpoint.pt"
-
-
-class FileError(Exception):
-    """Which file of a run is wrong, and how."""
 
 
 def prepare(folder: Path) -> None:
@@ -62,11 +59,8 @@ def load_checkpoint(config: Config) -> dict[str, Any] | None:
     path = config.out / NAME
     if not path.exists():
         return None
-    try:
+    with naming(path, "cannot be read as a checkpoint, and was left as it is"):
         state = torch.load(path, weights_only=True, map_location=config.device)
-    except Exception as error:  # whatever torch, zipfile and pickle make of what is no checkpoint
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileError(f"{path}: cannot be read as a checkpoint, and was left as it is: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise FileError(f"{path}: is no checkpoint of this trainer, of format {FORMAT!r}; left as it is")
     had, wanted = state["config"], config.plain()

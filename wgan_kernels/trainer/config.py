@@ -1,6 +1,5 @@
 """The settings of a run, and the command line and YAML files that are made of them."""
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,8 +16,8 @@ import wgan_kernels as wk
 # What torch takes for a size or a seed.
 Count = restricted_number_type("Count", int, [(">=", 0), ("<", 2**63)])
 Threads = restricted_number_type("Threads", int, [(">=", 1), ("<=", 1024)])
-Positive = restricted_number_type("Positive", float, [(">", 0), ("<", math.inf)])
-NotNegative = restricted_number_type("NotNegative", float, [(">=", 0), ("<", math.inf)])
+Positive = restricted_number_type("Positive", float, [(">", 0), ("<", torch.inf)])
+NotNegative = restricted_number_type("NotNegative", float, [(">=", 0), ("<", torch.inf)])
 Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 
 ObjectiveName = Literal["gan", "nsgan", "wgan", "wgan-gp", "mmd-gan", "wae-mmd", "wae-gan"]
@@ -72,8 +71,8 @@ class Config:
 
     def own_settings(self) -> dict[str, Any]:
         """What is asked of the objective instead of its defaults."""
-        own = [each.name for each in fields(self) if each.metadata.get("own")]
-        return {name: getattr(self, name) for name in own if getattr(self, name)}
+        own = (each.name for each in fields(self) if each.metadata.get("own"))
+        return {name: value for name in own if (value := getattr(self, name))}
 
     def resolved(self, objective: Any) -> "Config":
         """With the objective's defaults in the place of None, for the record."""

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import torch
 from sklearn import datasets, model_selection
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from . import files
 
@@ -53,7 +52,7 @@ def load(name: str, least_side: int = 0) -> Data:
         raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
     sides = (max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))),) * 2
     images = (samples.unflatten(1, data.shape) for samples in (data.train, data.held_out))
-    train, held_out = (functional.interpolate(each, sides, mode="bilinear").flatten(1) for each in images)
+    train, held_out = (nn.functional.interpolate(each, sides, mode="bilinear").flatten(1) for each in images)
     return Data(train, held_out, (data.shape[0], *sides), data.bounded)
 
 

@@ -1,7 +1,6 @@
 """Samples from files: IDX, NumPy, images, and torch Datasets; what is wrong with a file is said with its name."""
 
 import gzip
-import math
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,11 @@ IDX = "-images-idx3-ubyte"
 COLOURS = (1, 3, 4)
 
 
-class DataError(ValueError):
-    """What is wrong with which file."""
+class FileError(Exception):
+    """Which file or folder is wrong, and how."""
+
+
+DataError = FileError  # as it is called where data is read
 
 
 def read(where: str | Path) -> tuple[Tensor, Tensor | None]:
@@ -47,11 +49,12 @@ def read_idx(path: Path) -> Tensor:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     if len(content) < 16 or content[:4] != b"\0\0\x08\x03":
         raise DataError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
-    number, height, width = shape = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
-    if len(content) - 16 != (wanted := math.prod(shape)):
-        words = f"{number} images of {height}x{width} are {wanted} bytes, got {len(content) - 16}"
+    number, height, width = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
+    wanted, got = number * height * width, len(content) - 16
+    if got != wanted:
+        words = f"{number} images of {height}x{width} are {wanted} bytes, got {got}"
         raise DataError(f"{path}: is cut off or too long: {words}")
-    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(shape))
+    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(number, height, width))
 
 
 def read_numpy(path: Path) -> Tensor:
@@ -90,12 +93,13 @@ def read_dataset(name: str) -> Tensor:
 
 
 @contextmanager
-def naming(where: str | Path) -> Iterator[None]:
-    """Whatever is raised in here, by libraries of all kinds, is said of this file."""
+def naming(where: str | Path, problem: str = "cannot be read") -> Iterator[None]:
+    """Whatever is raised in here, by libraries of all kinds, is said of this file, by its first lines."""
     try:
         yield
     except Exception as error:
-        raise DataError(f"{where}: cannot be read: {error}") from error
+        reason = " ".join(str(error).split("\n")[:2]) or type(error).__name__
+        raise FileError(f"{where}: {problem}: {reason}") from error
 
 
 def checked(where: str | Path, samples: np.ndarray) -> Tensor:

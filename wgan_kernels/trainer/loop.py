@@ -1,13 +1,14 @@
 """One run's networks, optimisers and random numbers, and the step that moves them; knows no objective by name."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
-from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import wgan_kernels as wk
 
 from . import ranks
 from .config import Config
@@ -40,11 +41,15 @@ class Training:
         self.optimizers = {each.name: self.objective.optimizer(each.name, self.players(each)) for each in self.updates}
         # With decay linearly to 0, as the ResNets for CIFAR-10 of Gulrajani et al. 2017 are trained (appendix F).
         rate = (lambda step: 1 - step / config.steps) if config.decay else (lambda step: 1.0)
-        self._rates = {name: LambdaLR(each, rate) for name, each in self.optimizers.items()}
+        self._rates = {name: torch.optim.lr_scheduler.LambdaLR(each, rate) for name, each in self.optimizers.items()}
         self._losses = {each.name: each.loss for each in self.updates}
         if config.compile or config.cuda_graphs:
             mode = {"mode": "reduce-overhead"} if config.cuda_graphs else {}
             self._losses = {name: torch.compile(loss, **mode) for name, loss in self._losses.items()}
+        parts = {"networks": self.networks, "average": self.average, "past": self.past}
+        parts |= {f"{name} optimizer": each for name, each in self.optimizers.items()}
+        parts |= {f"{name} rate": each for name, each in self._rates.items()}
+        self._parts: dict[str, Any] = {name: part for name, part in parts.items() if part is not None}
         self.step_count = 0
 
     def step(self, check: Callable[[Update, "Training", Batch, Terms], None] | None = None) -> dict[str, float]:
@@ -73,16 +78,16 @@ class Training:
 
     def loss(self, update: Update, batch: Batch) -> Terms:
         """Of the update of this name of its own objective, which may be the twin of the one that the update is of."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
+        backend = wk.use_backend("reference") if self.objective.on_reference else nullcontext()
+        with backend, torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.amp):
             return self._losses[update.name](self.networks, batch)
 
     def descend(self, update: Update, loss: Tensor) -> None:
         players = self.players(update)
         self.optimizers[update.name].zero_grad()
         if self.past is not None:  # ||theta - mean of past theta||^2 (Salimans et al. 2016, section 3.3)
-            past = parameters_to_vector(self.players(update, self.past.module)).detach()
-            distance = (parameters_to_vector(players) - past).square().sum()
-            loss = loss + self.config.historical_averaging * distance
+            now, past = map(nn.utils.parameters_to_vector, (players, self.players(update, self.past.module)))
+            loss = loss + self.config.historical_averaging * (now - past.detach()).square().sum()
         loss.backward()
         ranks.average_gradients(players)
         self.optimizers[update.name].step()
@@ -113,20 +118,14 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All that a step depends on and changes, in plain containers."""
         state = {"step": self.step_count, "random": self.random.get_state(), "latents": self.evaluation_latents}
-        return state | {name: part.state_dict() for name, part in self._parts().items()}
+        return state | {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step_count = state["step"]
         self.random.set_state(state["random"].cpu())
         self.evaluation_latents = state["latents"].to(self.device)
-        for name, part in self._parts().items():
+        for name, part in self._parts.items():
             part.load_state_dict(state[name])
-
-    def _parts(self) -> dict[str, Any]:
-        parts = {"networks": self.networks, "average": self.average, "past": self.past}
-        parts |= {f"{name} optimizer": each for name, each in self.optimizers.items()}
-        parts |= {f"{name} rate": each for name, each in self._rates.items()}
-        return {name: part for name, part in parts.items() if part is not None}
 
     def _make_networks(self) -> nn.ModuleDict:
         architecture, latent = ARCHITECTURES[self.config.architecture], self.objective.latent

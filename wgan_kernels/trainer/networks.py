@@ -153,11 +153,11 @@ class WithReference(nn.Module):
 
     def __init__(self, network: nn.Sequential, reference: Tensor) -> None:
         super().__init__()
-        if not any(isinstance(layer, nn.BatchNorm2d) for layer in network):
+        normalisations = [index for index, layer in enumerate(network) if isinstance(layer, nn.BatchNorm2d)]
+        if not normalisations:
             raise ValueError("--virtual-batch-norm needs a generator with batch normalisation, such as that of dcgan")
-        for index, layer in enumerate(network):
-            if isinstance(layer, nn.BatchNorm2d):
-                network[index] = VirtualBatchNorm2d(layer.num_features, len(reference))
+        for index in normalisations:
+            network[index] = VirtualBatchNorm2d(network[index].num_features, len(reference))
         self.network = network
         self.register_buffer("reference", reference)
 
@@ -165,20 +165,13 @@ class WithReference(nn.Module):
         return self.network(torch.cat([self.reference, x]))[len(self.reference) :]
 
 
-def _fully_connected(width: int, critic: int, generator: int) -> Architecture:
-    return Architecture(width, partial(mlp_critic, hidden=critic), partial(mlp_generator, hidden=generator))
-
-
-def _convolutions(critic: Callable[..., nn.Sequential], **generator: bool) -> Architecture:
-    return Architecture(32, critic, partial(dcgan_generator, **generator), least_side=16)
-
-
+constant_generator = partial(dcgan_generator, batch_norm=False, constant=True)
 ARCHITECTURES = {
-    "mlp-small": _fully_connected(128, 2, 2),
-    "mlp": _fully_connected(512, 4, 4),
-    "mlp-deep": _fully_connected(512, 11, 4),  # a critic of 12 layers
-    "dcgan": _convolutions(dcgan_critic),
-    "dcgan-layer-norm": _convolutions(partial(dcgan_critic, layer_norm=True)),
-    "dcgan-constant": _convolutions(partial(dcgan_critic, constant=True), batch_norm=False, constant=True),
-    "resnet": _convolutions(resnet_critic),
+    "mlp-small": Architecture(128, partial(mlp_critic, hidden=2), partial(mlp_generator, hidden=2)),
+    "mlp": Architecture(512, partial(mlp_critic, hidden=4), partial(mlp_generator, hidden=4)),
+    "mlp-deep": Architecture(512, partial(mlp_critic, hidden=11), partial(mlp_generator, hidden=4)),
+    "dcgan": Architecture(32, dcgan_critic, dcgan_generator, 16),
+    "dcgan-layer-norm": Architecture(32, partial(dcgan_critic, layer_norm=True), dcgan_generator, 16),
+    "dcgan-constant": Architecture(32, partial(dcgan_critic, constant=True), constant_generator, 16),
+    "resnet": Architecture(32, resnet_critic, dcgan_generator, 16),
 }

@@ -14,7 +14,6 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 @contextmanager
@@ -77,7 +76,7 @@ class _Sum(torch.autograd.Function):
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
     if count() > 1:
         grads = [param.grad for param in params if param.grad is not None]
-        vector_to_parameters(averaged(parameters_to_vector(grads)), grads)
+        nn.utils.vector_to_parameters(averaged(nn.utils.parameters_to_vector(grads)), grads)
 
 
 def averaged(values: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ what float32 allows: its loss, not its gradients, and loosely, to one sample's s
 other side of a kink does not stop a run; with autocast it is not held to anything.
 """
 
-import math
 from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import replace
@@ -72,7 +71,7 @@ class Verifier:
             float32_loss=((trained["loss"] - theirs).abs() / size).item(),
         )
         one_sample = ranks.count() / training.objective.batch_size
-        limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, math.inf if training.config.amp else one_sample)
+        limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, torch.inf if training.config.amp else one_sample)
         # Written so that NaN does not pass.
         if not all(error <= limit for error, limit in zip(found, limits)):
             where = f"step {training.step_count + 1}, {update.name}"
@@ -84,7 +83,7 @@ class Verifier:
         data = training.data._replace(train=training.data.train[:1])  # which the batch was drawn from already
         side = Training(self.config, data, make_objective(self.config, plain), torch.float64)
         side.load_state_dict(deepcopy(training.state_dict()))
-        terms = side.loss(update, batch.each(Tensor.double))
+        terms = side.loss(update, Batch(*[None if draw is None else draw.double() for draw in batch]))
         side.descend(update, terms["loss"])
         players = {name: p for name, p in side.networks.named_parameters() if name.partition(".")[0] in update.players}
         return terms, players

@@ -1,11 +1,9 @@
 """What an objective tells the loop: its networks, and in which order they descend which losses on which draws."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 import wgan_kernels as wk
@@ -29,9 +27,6 @@ class Batch(NamedTuple):
     mix: Tensor | None = None  # (B,) uniform in [0, 1)
     noise: Tensor | None = None  # (2, B, P) normal, for real and for generated samples
 
-    def each(self, function: Callable[[Tensor], Tensor]) -> "Batch":
-        return Batch(*[None if value is None else function(value) for value in self])
-
 
 class Update(NamedTuple):
     """One descent of some networks, which is made `times` times in a row."""
@@ -52,6 +47,7 @@ class Objective:
     name: ClassVar[str]
     critic_outputs: ClassVar[int] = 1
     rates: ClassVar[dict[str, float]] = {}  # of updates, in parts of lr
+    on_reference: ClassVar[bool] = False  # whether its losses are to run on the library's specification
     batch_size = 64
     latent = 32
     lr = 1e-4
@@ -86,8 +82,8 @@ class Adversarial(Objective):
         critic = architecture.make_critic(sizes, self.critic_outputs)
         if self.minibatch_discrimination:
             *features, last = critic
-            # The group of all ranks is None where there is one process.
-            closeness = wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM, group=dist.group.WORLD)
+            group = torch.distributed.group.WORLD  # of all ranks; None where there is one process
+            closeness = wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM, group=group)
             critic = nn.Sequential(*features, closeness, nn.Linear(last.in_features + CLOSENESSES, last.out_features))
         return nn.ModuleDict({"critic": critic, "generator": architecture.make_generator(sizes)})
 
@@ -119,17 +115,3 @@ class Adversarial(Objective):
         if batch.noise is None:
             return batch.real, fake
         return None if batch.real is None else batch.real + batch.noise[0], fake + batch.noise[1]
-
-
-def on_reference(objective: type[Objective]) -> type[Objective]:
-    """The objective with its losses on the library's specification, which is plain PyTorch."""
-
-    class Plain(objective):
-        def updates(self) -> list[Update]:
-            return [each._replace(loss=partial(self.on_reference, each.loss)) for each in super().updates()]
-
-        def on_reference(self, loss: Callable[..., Terms], networks: nn.ModuleDict, batch: Batch) -> Terms:
-            with wk.use_backend("reference"):
-                return loss(networks, batch)
-
-    return Plain

@@ -7,7 +7,6 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .base import Adversarial, Terms
 
@@ -31,7 +30,7 @@ class GAN(Adversarial):
         return {"loss": -self.cross_entropy(critic(fake), 0.0) / 2}
 
     def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
+        return nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
 
 
 class NSGAN(GAN):
