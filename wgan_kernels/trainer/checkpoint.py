@@ -15,7 +15,6 @@ from .config import Config
 from .files import FileError, naming
 
 FORMAT = "wgan_kernels.trainer 3"
-NAME = "checkpoint.pt"
 
 
 def prepare(folder: Path) -> None:
@@ -50,13 +49,13 @@ def save_checkpoint(config: Config, state: dict[str, Any]) -> None:
     """state: plain containers of tensors and numbers, which torch.load(weights_only=True) takes."""
     buffer = io.BytesIO()  # torch.save explains a full disk badly
     torch.save({"format": FORMAT, "config": config.plain(), **state}, buffer)
-    with replacing(config.out / NAME) as path:
+    with replacing(config.out / "checkpoint.pt") as path:
         path.write_bytes(buffer.getbuffer())
 
 
 def load_checkpoint(config: Config) -> dict[str, Any] | None:
     """The one in the run's folder, or None where there is none; raises FileError for what does not continue the run."""
-    path = config.out / NAME
+    path = config.out / "checkpoint.pt"
     if not path.exists():
         return None
     with naming(path, "cannot be read as a checkpoint, and was left as it is"):

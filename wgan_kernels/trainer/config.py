@@ -22,7 +22,6 @@ Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 
 ObjectiveName = Literal["gan", "nsgan", "wgan", "wgan-gp", "mmd-gan", "wae-mmd", "wae-gan"]
 ArchitectureName = Literal["mlp-small", "mlp", "mlp-deep", "dcgan", "dcgan-layer-norm", "dcgan-constant", "resnet"]
-BackendName = Literal["auto", "native", "triton", "reference"]
 NAMED = "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments"
 FILES = "a folder of IDX files or images; a .npy or .npz file; package.module:name of a torch Dataset"
 
@@ -59,7 +58,7 @@ class Config:
     out: Path = _option(Path("runs/latest"), "folder for the results; those of an earlier run are replaced", free=True)
     resume: bool = _option(False, "continue from the checkpoint in --out, if there is one", free=True)
     checkpoint_every: Count = _option(500, "steps between checkpoints; 0: at the end only", free=True)
-    backend: BackendName = _option(os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "what serves the functions")
+    backend: str = _option(os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "auto, native, triton or reference")
     device: Literal["cpu", "cuda"] = _option("cpu", "where networks and data live")
     threads: Threads = _option(1, "threads of torch; networks this small gain little from more", free=True)
     amp: bool = _option(False, "autocast to bfloat16")

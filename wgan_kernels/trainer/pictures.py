@@ -102,8 +102,9 @@ def draw_curves(figure: Figure, metrics: dict[str, Any]) -> None:
     first.set_title("MMD\N{SUPERSCRIPT TWO} to held-out samples")
     first.legend(frameon=False)
     for axes, (name, values) in zip(panels, history.items()):
-        axes.plot(values, alpha=0.25, linewidth=0.8)
-        axes.plot(uniform_filter1d(values, size=50, output=float), color="C0")
+        steps = range(1, len(values) + 1)
+        axes.plot(steps, values, alpha=0.25, linewidth=0.8)
+        axes.plot(steps, uniform_filter1d(values, size=50, output=float), color="C0")
         axes.set_title(name.replace("_", " "))
     for axes in panels[len(history) :]:
         axes.remove()
@@ -115,6 +116,6 @@ def draw_comparison(figure: Figure, found: dict[str, Any]) -> None:
     axes = figure.subplots()
     for (name, values), style in zip(found["curves"].items(), ("-", "--"), strict=True):
         label = f"{name}: {found['rates'][name]:.1f} steps/s, {found['bytes'][name] / 2**20:.1f} MiB a step"
-        axes.plot(values, style, label=label)
+        axes.plot(range(1, len(values) + 1), values, style, label=label)
     axes.set(title="loss of the first update, same seed, float32", xlabel="steps")
     axes.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""What the networks minimise: one file per objective, each with a twin in plain PyTorch.
+"""What the networks minimise: each in one short file, each with a twin in plain PyTorch.
 
 The twin is written out where this library has a whole loss or an optimiser. The other losses are PyTorch's own and
 discrepancies, which the twin takes from the library's specification in plain PyTorch, the reference back end.

@@ -11,6 +11,10 @@ from torch import Tensor, nn
 from .base import Adversarial, Terms
 
 
+def cross_entropy(scores: Tensor, target: float) -> Tensor:
+    return nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
+
+
 class GAN(Adversarial):
     """Settings of Adam and rate as in DCGAN, as the paper gives none."""
 
@@ -21,16 +25,13 @@ class GAN(Adversarial):
 
     def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor | None) -> Terms:
         """-1/2 mean log D(x) - 1/2 mean log(1 - D(G(z))), in which 2 JS - 2 log 2 = -2 loss for the best D."""
-        of_real = self.cross_entropy(critic(real), 1 - self.label_smoothing)
-        loss = (of_real + self.cross_entropy(critic(fake), 0.0)) / 2
+        of_real = cross_entropy(critic(real), 1 - self.label_smoothing)
+        loss = (of_real + cross_entropy(critic(fake), 0.0)) / 2
         return {"loss": loss, "jensen_shannon": math.log(2) - loss}
 
     def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
         """+1/2 mean log(1 - D(G(z)))."""
-        return {"loss": -self.cross_entropy(critic(fake), 0.0) / 2}
-
-    def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
-        return nn.functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
+        return {"loss": -cross_entropy(critic(fake), 0.0) / 2}
 
 
 class NSGAN(GAN):
@@ -40,4 +41,4 @@ class NSGAN(GAN):
 
     def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
         """-1/2 mean log D(G(z))."""
-        return {"loss": self.cross_entropy(critic(fake), 1.0) / 2}
+        return {"loss": cross_entropy(critic(fake), 1.0) / 2}

@@ -5,7 +5,7 @@ from torch import nn
 
 from ..networks import Architecture, Sizes, mlp_critic
 from .base import Batch, Terms, Update
-from .gan import GAN
+from .gan import cross_entropy
 from .wae_mmd import WAE
 
 
@@ -31,13 +31,11 @@ class WAEGAN(WAE):
         """Ascends lambda/n sum_i log D(z_i) + log(1 - D(z~_i))."""
         with torch.no_grad():
             codes = networks.encoder(batch.real)
-        of_prior = self.cross_entropy(networks.critic(batch.latent), 1 - self.label_smoothing)
-        return {"loss": self.penalty_weight * (of_prior + self.cross_entropy(networks.critic(codes), 0.0))}
+        of_prior = cross_entropy(networks.critic(batch.latent), 1 - self.label_smoothing)
+        return {"loss": self.penalty_weight * (of_prior + cross_entropy(networks.critic(codes), 0.0))}
 
     def loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         """1/n sum_i c(x_i, G(z~_i)) - lambda log D(z~_i)."""
         codes, reconstruction = self.autoencode(networks, batch.real)
-        deception = self.cross_entropy(networks.critic(codes), 1.0)
+        deception = cross_entropy(networks.critic(codes), 1.0)
         return {"loss": reconstruction + self.penalty_weight * deception, "reconstruction": reconstruction}
-
-    cross_entropy = GAN.cross_entropy
