@@ -35,7 +35,8 @@ INEXACT = re.compile(r"\b(fma\.|\w+\.(rn\.)?ftz)")
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 # What says how numbers are rounded, and in which order they are added up: the arithmetic, with exchanges between
 # threads, and which thread holds what of a tensor that is summed.
-_ARITHMETIC = re.compile(r"\b((?:add|sub|mul|fma|div|rcp|sqrt|ex2|mma|wgmma|tcgen05|shfl)\.[\w.:]*(?:f16|f32|f64|b32)[\w.:]*)")
+_OPERATIONS = "add|sub|mul|fma|div|rcp|sqrt|ex2|mma|wgmma|tcgen05|shfl"
+_ARITHMETIC = re.compile(rf"\b((?:{_OPERATIONS})\.[\w.:]*(?:f16|f32|f64|b32)[\w.:]*)")
 _SUMMED = re.compile(r"\}\) : \((tensor<[^)]*)\) ->")
 _LAYOUT = re.compile(r"^(#\w+) = (.*)$", re.MULTILINE)
 _USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")

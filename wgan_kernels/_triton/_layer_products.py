@@ -1,7 +1,7 @@
 """Products of matrices over a whole batch, with a layer's bias and activation on the way in or out.
 
-A program has a tile of TILE by TILE results and adds up STEP products at a time, STAGES steps of which are loaded ahead:
-in this order whatever the configuration, so that every one gives the same bits.
+A program has a tile of TILE by TILE results and adds up STEP products at a time, of which STAGES steps are loaded
+ahead. The order of sums is that of the sizes alone.
 """
 
 from __future__ import annotations

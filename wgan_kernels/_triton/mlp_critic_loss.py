@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ._launch import device_of, float64_of, narrowed, operator, widened, words, wrap_triton
 from ._layer_products import INPUT, RESULT, bent, multiply, weight_gradients
-from .norm_penalty import excess, first_factor, penalty_factor
+from .norm_penalty import excess, first_factor, row_factor
 
 ROWS, COLUMNS = 16, 64  # scores of a program, that many at a time
 BLOCK = 1024
@@ -31,10 +31,8 @@ _SCALARS += ["target_high", "target_low", "factor_high", "factor_low"]
 def scores_kernel(
     z, delta, sums, rows, B, P, slope_high, slope_low, mean_high, mean_low, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
-    """The derivatives by z of D at the first B rows, of -D * mean at the next B, of D * mean at the last; sums of scores.
-
-    z, delta: [rows, P]; sums: [rows] float64.
-    """
+    """The derivatives by z of the score at the first B rows, of -mean times it at the next B, of mean times it at the
+    last; and sums of scores. z, delta: [rows, P]; sums: [rows] float64."""
     DTYPE: tl.constexpr = z.dtype.element_ty
     slope, mean = narrowed(float64_of(slope_high, slope_low), DTYPE), narrowed(float64_of(mean_high, mean_low), DTYPE)
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -54,7 +52,7 @@ def penalise_kernel(
     grad, norms, v, D, target_high, target_low, factor_high, factor_low, ONE_SIDED: tl.constexpr,
     NEEDS_GRADS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A program for each sample: its norm, and v, the derivative of the penalty by grad. grad, v: [B, D]; norms: [B]."""
+    """A program for each sample: its norm, and v, the penalty's derivative by grad. grad, v: [B, D]; norms: [B]."""
     row = tl.program_id(0).to(tl.int64)
     squares = tl.zeros([BLOCK], tl.float64)
     for first in range(0, D, BLOCK):
@@ -77,7 +75,7 @@ def critic_loss_kernel(
     norms, sums, penalty, wasserstein, B, target_high, target_low, factor_high, factor_low, mean_high, mean_low,
     ONE_SIDED: tl.constexpr, JUDGED: tl.constexpr, SUMMED: tl.constexpr,
 ):  # fmt: skip
-    """One program. norms: [B]; sums: [3 B], of which the second B are those of real samples; penalty, wasserstein: []."""
+    """One program. norms: [B]; sums: [3 B], of mixed, real and fake samples; penalty, wasserstein: []."""
     target, factor = float64_of(target_high, target_low), float64_of(factor_high, factor_low)
     squares, difference = tl.zeros([SUMMED], tl.float64), tl.zeros([SUMMED], tl.float64)
     for first in range(0, B, SUMMED):
@@ -118,7 +116,7 @@ def mlp_critic_loss(
     scores = B * weights[-1].shape[0]
     penalty, wasserstein, v = mixed.new_empty(()), mixed.new_empty(()), mixed.new_empty((B, D))
     norms = mixed.new_empty((B,), dtype=torch.float64)
-    settings = *words(target), *words(penalty_factor(B, reduction, weight))
+    settings = *words(target), *words(row_factor(B, reduction, weight))
     with device_of(mixed):
         zs, before = [x], [1.0, *slopes]
         for W, bias, slope in zip(weights, offsets, before):
@@ -136,13 +134,10 @@ def mlp_critic_loss(
             norms, sums, penalty, wasserstein, B, *settings, *words(1 / scores if scores else math.nan),
             ONE_SIDED=one_sided, JUDGED=judged, SUMMED=SUMMED,
         )  # fmt: skip
-        grad_weights, grad_biases, t = [], [], v
-        for l in range(depth if needs_grads else 0):
-            needs_bias = judged and offsets[l] is not None
-            by_weight, by_bias = weight_gradients(deltas[depth - 1 - l], t, zs[l], before[l], needs_bias)
-            grad_weights.append(by_weight)
-            if judged:
-                grad_biases.append(by_bias)
-            if l + 1 < depth:
-                t = multiply(t, weights[l], B, bends=RESULT, slope=slopes[l], z=zs[l + 1])
-    return penalty, wasserstein, norms, grad_weights, grad_biases
+        grads, t = [], v
+        for at in range(depth if needs_grads else 0):
+            needs_bias = judged and offsets[at] is not None
+            grads.append(weight_gradients(deltas[depth - 1 - at], t, zs[at], before[at], needs_bias))
+            if at + 1 < depth:
+                t = multiply(t, weights[at], B, bends=RESULT, slope=slopes[at], z=zs[at + 1])
+    return penalty, wasserstein, norms, [by for by, _ in grads], [by for _, by in grads] if judged else []

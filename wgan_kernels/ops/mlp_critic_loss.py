@@ -101,8 +101,8 @@ def mlp_critic_loss(
         ValueError: a target that is negative or not finite; a reduction other than 'mean' and 'sum'; with grad mode
             on, a tensor that requires grad.
 
-    Not differentiable. Norms, v and sums of scores run in float64, products in the dtype of mixed, all in a fixed
-    order: the same input gives the same bits for any number of threads.
+    Not differentiable. Norms, v and sums of scores run in float64, products in the dtype of mixed (on Triton in TF32
+    where torch may use it), all in a fixed order: the same input gives the same bits for any number of threads.
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3.
     """
     _checks.penalty(target, one_sided, reduction)
