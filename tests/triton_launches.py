@@ -12,6 +12,7 @@ import torch
 import triton
 
 from wgan_kernels._triton import (
+    _channel_sums,
     _layer_products,
     bias_leaky_relu,
     group_norm,
@@ -88,7 +89,7 @@ class Recorder:
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
     modules = [bias_leaky_relu, group_norm, interpolate, kernel_matvec, kernel_sums, minibatch_discrimination]
-    modules += [minibatch_stddev, mlp_critic_loss, _layer_products, norm_penalty]
+    modules += [minibatch_stddev, mlp_critic_loss, norm_penalty, _channel_sums, _layer_products]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)

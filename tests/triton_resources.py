@@ -16,6 +16,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -60,20 +61,26 @@ def order_of(ptx: str, ttgir: str) -> tuple[list[str], list[str]]:
     return sorted(_ARITHMETIC.findall(ptx)), sorted(summed)
 
 
-def compile_for(launch: Launch, architecture: str) -> Compiled:
+def binary_for(launch: Launch, architecture: str, with_sizes: bool = False) -> Any:
+    """with_sizes: for sizes of whole vectors, too, where a kernel is compiled for these."""
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
         if parameter.is_constexpr:
             signature[parameter.name], constants[parameter.name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[parameter.name] = f"*{DTYPES[value.dtype]}"
+            continue
+        of_memory = isinstance(value, torch.Tensor)
+        signature[parameter.name] = f"*{DTYPES[value.dtype]}" if of_memory else "i32"
+        is_known = of_memory or with_sizes and not parameter.do_not_specialize
+        if is_known and (value.data_ptr() if of_memory else value) % 16 == 0:
             attributes[(index,)] = [["tt.divisibility", 16]]
-        else:
-            signature[parameter.name] = "i32"
     source = ASTSource(launch.kernel, signature, constants, attributes)
     target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
-    binary = triton.compile(source, target=target, options=launch.options)
+    return triton.compile(source, target=target, options=launch.options)
+
+
+def compile_for(launch: Launch, architecture: str) -> Compiled:
+    binary = binary_for(launch, architecture)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()

@@ -16,6 +16,7 @@ from ._launch import (
     in_layout_of,
     in_rows,
     narrowed,
+    on_boundary,
     operator,
     size_class,
     widened,
@@ -169,7 +170,7 @@ def _row_dots(a: Tensor, b: Tensor) -> Tensor:
     B, D, parts = _shape(a)
     sums = a.new_empty((B, parts), dtype=torch.float64)
     if sums.numel() > 0:
-        wrap_triton(row_dots_kernel)[(B * parts,)](a, b, sums, D, PART=PART, BLOCK=BLOCK)
+        wrap_triton(row_dots_kernel)[(B * parts,)](on_boundary(a), b, sums, D, PART=PART, BLOCK=BLOCK)
     return sums
 
 
