@@ -342,6 +342,8 @@ def test_mlp_critic_loss_at_its_edges(back_end: str, dtype: torch.dtype, monkeyp
     of_mlp_critic_loss.test_the_penalty_is_that_of_the_mixed_samples_alone(back_end, dtype)
     for target in (0.0, 1.0):
         of_mlp_critic_loss.test_zero_gradient(back_end, dtype, target)
+    for slope in (0.0, 0.2):
+        of_mlp_critic_loss.test_the_kinks_are_torchs(back_end, dtype, slope)
     for bad, slope in itertools.product((torch.nan, torch.inf, -torch.inf), (0.0, 0.2)):
         of_mlp_critic_loss.test_nan_and_infinity_go_where_torch_has_them(back_end, dtype, bad, slope)
 

@@ -14,6 +14,7 @@ from test_mlp_critic_loss import (  # noqa: F401 - tests that run as they are
     test_layouts,
     test_nan_and_infinity_go_where_torch_has_them,
     test_no_samples,
+    test_the_kinks_are_torchs,
     test_the_penalty_is_that_of_the_mixed_samples_alone,
     test_values_alone_are_the_values_with_gradients,
     test_zero_gradient,
