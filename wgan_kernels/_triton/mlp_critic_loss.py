@@ -114,7 +114,7 @@ def mlp_critic_loss(
     weights = [each.contiguous() for each in weights]
     offsets = [each.contiguous() if each.numel() > 0 else None for each in biases]
     scores = B * weights[-1].shape[0]
-    penalty, wasserstein, v = mixed.new_empty(()), mixed.new_empty(()), mixed.new_empty((B, D))
+    penalty, wasserstein = mixed.new_empty(()), mixed.new_empty(())
     norms = mixed.new_empty((B,), dtype=torch.float64)
     settings = *words(target), *words(row_factor(B, reduction, weight))
     with device_of(mixed):
@@ -126,6 +126,7 @@ def mlp_critic_loss(
         for W, z, slope in zip(weights[:0:-1], zs[-2::-1], slopes[-2::-1]):
             deltas.append(multiply(deltas[-1], W, rows, transposed=True, bends=RESULT, slope=slope, z=z))
         grad = multiply(deltas[-1], weights[0], B, transposed=True)
+        v = torch.empty_like(grad) if needs_grads else grad
         if B > 0:
             wrap_triton(penalise_kernel)[(B,)](
                 grad, norms, v, D, *settings, ONE_SIDED=one_sided, NEEDS_GRADS=needs_grads, BLOCK=BLOCK
