@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 from . import (
+    autoencoders,
     four_piles,
     gradient_norms,
     kl_fits,
     optimal_discriminator,
+    robustness,
     segments,
     surfaces,
     vanishing_gradient,
@@ -17,4 +19,5 @@ from . import (
 )
 
 _MODULES = (four_piles, xy_game, segments, optimal_discriminator, vanishing_gradient, kl_fits, gradient_norms, surfaces)
+_MODULES += (robustness, autoencoders)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
