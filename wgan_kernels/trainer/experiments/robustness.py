@@ -6,6 +6,7 @@ convolutions, more layers, 200 architectures and ImageNet.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -76,12 +77,12 @@ def architecture(choice: Choice, objective: str) -> Architecture:
     norm = nn.LayerNorm if objective == "wgan-gp" else nn.BatchNorm1d
 
     def critic(sizes: Sizes, outputs: int) -> nn.Sequential:
-        layers = hidden(sizes.features, choice, "D", norm)
+        layers = hidden(math.prod(sizes.shape), choice, "D", norm)
         return nn.Sequential(*layers, nn.Linear(choice["width of D"], outputs))
 
     def generator(sizes: Sizes) -> nn.Sequential:
         layers = hidden(sizes.latent, choice, "G", nn.BatchNorm1d)
-        return nn.Sequential(*layers, nn.Linear(choice["width of G"], sizes.features), *sizes.last())
+        return nn.Sequential(*layers, nn.Linear(choice["width of G"], math.prod(sizes.shape)), *sizes.last())
 
     return Architecture(choice["width of D"], critic, generator)
 
