@@ -10,7 +10,7 @@
 
 namespace wgk {
 
-// The functions of pair_tiles.h for one instruction set. S is the points' type, T the one they are computed in.
+// The functions of pair_packing.h for one instruction set. S is the points' type, T the one they are computed in.
 template <class S, class T>
 struct PackFunctions {
   int64_t lanes;          // of a vector of T

@@ -92,22 +92,12 @@ def twice_differentiable(
 def eager_function(
     name: str, forward: Callable[..., Any], backward: Callable[..., Any], *, listened: bool = False
 ) -> Callable[..., Any]:
-    """How to call an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
+    """`apply` of an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
     listens to its backward."""
     if listened:
         forward, backward = _listened(forward, backward)
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function = type(name, (torch.autograd.Function,), functions)
-    # Function.apply takes a sixth longer: before each call it asks how the Function treats transforms.
-    direct = super(torch.autograd.Function, function).apply
-    unwrapped = torch._C._functorch.unwrap_if_dead  # a tensor that outlived its transform would hide its own graph
-
-    def apply(*args: Any) -> Any:
-        if torch._C._are_functorch_transforms_active():
-            return function.apply(*args)
-        return direct(*[unwrapped(arg) if isinstance(arg, Tensor) else arg for arg in args])
-
-    return apply
+    return type(name, (torch.autograd.Function,), functions).apply
 
 
 def _listened(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
