@@ -7,10 +7,10 @@ import math
 import re
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 from trainer_runs import keep_threads  # noqa: F401
+from trainer_runs import run_experiment as run
 
 pytest.importorskip("scipy")
 
@@ -24,14 +24,6 @@ from wgan_kernels.trainer.experiments.__main__ import main  # noqa: E402
 from wgan_kernels.trainer.experiments.experiment import perform, plain  # noqa: E402
 
 DOCS = Path(__file__).parents[1] / "docs"
-
-
-def run(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
-    """The numbers of a small run, as its JSON has them; the picture is there too."""
-    experiment = EXPERIMENTS[name]
-    perform(experiment, experiment.settings(**settings), folder)
-    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    return json.loads((folder / f"{name}.json").read_text())["numbers"]
 
 
 def test_four_piles_are_5_apart(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-for needed in ("sklearn", "matplotlib", "tqdm", "jsonargparse", "PIL"):
+for needed in ("scipy", "sklearn", "matplotlib", "tqdm", "jsonargparse", "PIL"):
     pytest.importorskip(needed)
 
 import torch  # noqa: E402
@@ -16,6 +16,8 @@ import torch  # noqa: E402
 from wgan_kernels.trainer.__main__ import main  # noqa: E402
 from wgan_kernels.trainer.config import parse  # noqa: E402
 from wgan_kernels.trainer.data import Data, load  # noqa: E402
+from wgan_kernels.trainer.experiments import EXPERIMENTS  # noqa: E402
+from wgan_kernels.trainer.experiments.experiment import perform  # noqa: E402
 from wgan_kernels.trainer.loop import Training  # noqa: E402
 from wgan_kernels.trainer.networks import ARCHITECTURES  # noqa: E402
 from wgan_kernels.trainer.objectives import make_objective  # noqa: E402
@@ -63,3 +65,11 @@ def small(*options: str, dtype: torch.dtype = torch.float64, plain: bool = False
     config = parse(["--width", "12", "--batch-size", "8", *options])
     data: Data = load(config.data, ARCHITECTURES[config.architecture].least_side)
     return Training(config, data, make_objective(config, plain), dtype)
+
+
+def run_experiment(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
+    """The numbers of a small run, as its JSON has them; the picture is there too."""
+    experiment = EXPERIMENTS[name]
+    perform(experiment, experiment.settings(**settings), folder)
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    return json.loads((folder / f"{name}.json").read_text())["numbers"]

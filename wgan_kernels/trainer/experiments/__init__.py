@@ -9,7 +9,9 @@ from . import (
     four_piles,
     gradient_norms,
     kl_fits,
+    loss_and_quality,
     optimal_discriminator,
+    overfitting,
     segments,
     surfaces,
     vanishing_gradient,
@@ -17,4 +19,5 @@ from . import (
 )
 
 _MODULES = (four_piles, xy_game, segments, optimal_discriminator, vanishing_gradient, kl_fits, gradient_norms, surfaces)
+_MODULES += (loss_and_quality, overfitting)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}
