@@ -11,13 +11,15 @@ from . import (
     kl_fits,
     loss_and_quality,
     optimal_discriminator,
+    optimisers,
     overfitting,
     segments,
     surfaces,
+    text,
     vanishing_gradient,
     xy_game,
 )
 
 _MODULES = (four_piles, xy_game, segments, optimal_discriminator, vanishing_gradient, kl_fits, gradient_norms, surfaces)
-_MODULES += (loss_and_quality, overfitting)
+_MODULES += (loss_and_quality, overfitting, optimisers, text)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from statistics import fmean
 
+from torch import nn
+
 from ..loop import Training
+from ..objectives.base import Adversarial
 
 
 def curves(training: Training, steps: int, every: int, look: Callable[[], dict[str, float]]) -> dict[str, list[float]]:
@@ -20,3 +23,10 @@ def curves(training: Training, steps: int, every: int, look: Callable[[], dict[s
                 found.setdefault(name, []).append(value)
             recent.clear()
     return found
+
+
+def with_networks(how: Adversarial, **makers: Callable[..., nn.Module]) -> Adversarial:
+    """The objective with another make_critic or make_generator than the architecture's."""
+    usual = how.make_networks
+    how.make_networks = lambda architecture, sizes: usual(architecture._replace(**makers), sizes)
+    return how
