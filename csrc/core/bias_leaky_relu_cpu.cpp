@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "buffer.h"
 
@@ -164,20 +165,16 @@ void sum_columns(Isa isa, ParallelFor run, const BiasLeakyRelu& of, int64_t B, i
     }
     std::copy_n(sums, n, parts.get() + chunk * period + column);
   });
+  // The sums of a sample's elements, from those of all tiles and of all samples in a row.
   double* const totals = parts.get();
-  for (int64_t chunk = 1; chunk < columns.chunks; ++chunk) {
-    for (int64_t j = 0; j < period; ++j) {
-      totals[j] += parts.get()[chunk * period + j];
+  const int64_t sample = C * S;
+  for (int64_t k = 1; k < columns.chunks * (period / sample); ++k) {
+    for (int64_t j = 0; j < sample; ++j) {
+      totals[j] += totals[k * sample + j];
     }
   }
   for (int64_t c = 0; c < C; ++c) {
-    double sum = 0;
-    for (int64_t sample = c * S; sample < period; sample += C * S) {
-      for (int64_t s = 0; s < S; ++s) {
-        sum += totals[sample + s];
-      }
-    }
-    grad_bias[c] = static_cast<Number<T>>(sum);
+    grad_bias[c] = static_cast<Number<T>>(std::accumulate(totals + c * S, totals + (c + 1) * S, 0.0));
   }
 }
 

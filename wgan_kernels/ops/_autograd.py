@@ -92,12 +92,19 @@ def twice_differentiable(
 def eager_function(
     name: str, forward: Callable[..., Any], backward: Callable[..., Any], *, listened: bool = False
 ) -> Callable[..., Any]:
-    """`apply` of an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
+    """How to call an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
     listens to its backward."""
     if listened:
         forward, backward = _listened(forward, backward)
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return type(name, (torch.autograd.Function,), functions).apply
+    function = type(name, (torch.autograd.Function,), functions)
+    # Function.apply unwraps what functorch has left behind, as the operators do too, at half the cost of the whole call.
+    direct = super(torch.autograd.Function, function).apply
+
+    def apply(*args: Any) -> Any:
+        return function.apply(*args) if torch._C._are_functorch_transforms_active() else direct(*args)
+
+    return apply
 
 
 def _listened(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from . import (
+    autoencoders,
     four_piles,
     gradient_norms,
     kl_fits,
@@ -13,6 +14,7 @@ from . import (
     optimal_discriminator,
     optimisers,
     overfitting,
+    robustness,
     segments,
     surfaces,
     text,
@@ -22,4 +24,5 @@ from . import (
 
 _MODULES = (four_piles, xy_game, segments, optimal_discriminator, vanishing_gradient, kl_fits, gradient_norms, surfaces)
 _MODULES += (loss_and_quality, overfitting, optimisers, text)
+_MODULES += (robustness, autoencoders)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

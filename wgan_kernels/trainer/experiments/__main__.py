@@ -16,6 +16,7 @@ try:
 
     from ..checkpoint import FileError, prepare
     from ..config import Threads
+    from ..files import DataError
     from . import EXPERIMENTS
     from .experiment import Experiment, perform
 except ModuleNotFoundError as error:
@@ -47,7 +48,7 @@ def _parser_of(experiment: Experiment) -> ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit status: 0, or 2 where results cannot be written."""
+    """Runs the command line; returns the exit status: 0, or 2 where a file cannot be read or written."""
     parser = make_parser()
     given = parser.parse_args(arguments)
     if given.list:
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare(out)
         result = perform(experiment, experiment.settings(**options), out)
-    except FileError as error:
+    except (DataError, FileError) as error:
         print(f"experiments: error: {error}", file=sys.stderr)
         return 2
     shown = _brief({name: result[name] for name in ("numbers", "seconds")})
