@@ -8,6 +8,7 @@ from __future__ import annotations
 from . import (
     autoencoders,
     four_piles,
+    generators,
     gradient_norms,
     kl_fits,
     loss_and_quality,
@@ -23,6 +24,6 @@ from . import (
 )
 
 _MODULES = (four_piles, xy_game, segments, optimal_discriminator, vanishing_gradient, kl_fits, gradient_norms, surfaces)
-_MODULES += (loss_and_quality, overfitting, optimisers, text)
+_MODULES += (loss_and_quality, overfitting, optimisers, generators, text)
 _MODULES += (robustness, autoencoders)
 EXPERIMENTS = {module.EXPERIMENT.name: module.EXPERIMENT for module in _MODULES}

@@ -1,7 +1,7 @@
-"""Letters as one-hot vectors, which a generator approaches with softmax: no gradient can go through a choice of letters.
+"""One-hot letters against a generator's softmax: a GAN of text without gradients through the choice of a letter.
 
-Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", section 5.5; blocks and divergences of n-grams are
-those of that paper's code. The text is the language reference that comes with Python, as its help() shows it.
+Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", section 5.5; the blocks and the divergences of
+n-grams are as in that paper's code. The text is the language reference that comes with Python, which help() shows.
 """
 
 from __future__ import annotations
@@ -117,8 +117,8 @@ def independent(samples: Tensor, length: int, number: int, seed: int) -> list[st
 
 
 def run(settings: Settings) -> Found:
-    data = load_text(settings.length)
-    held_out, vocabulary = spelt(data.held_out, settings.length), set(plain_text().split(" "))
+    data, everything = load_text(settings.length), plain_text()
+    held_out, vocabulary = spelt(data.held_out, settings.length), set(everything.split(" "))
     how = with_networks(objective("wgan-gp", lr=settings.lr),
                         make_critic=partial(text_critic, blocks=settings.blocks),
                         make_generator=partial(text_generator, blocks=settings.blocks))  # fmt: skip
@@ -138,7 +138,7 @@ def run(settings: Settings) -> Found:
         "independent letters": judged(
             independent(data.train, settings.length, number, settings.seed), held_out, vocabulary
         ),
-        "share of samples that stand in the text": sum(text in plain_text() for text in texts()) / number,
+        "share of samples that stand in the text": sum(text in everything for text in texts()) / number,
         "samples": texts()[:SHOWN],
         "pieces of the text": held_out[:: len(held_out) // SHOWN][:SHOWN],
     }
