@@ -118,7 +118,7 @@ def draw(
         row[-1].set(title=f"{name}: MMD² to held-out digits", xlabel="generator steps", yscale="log")
         row[-1].grid(alpha=0.3)
         row[-1].sharey(panels[0, -1])
-    panels[0, -1].legend(frameon=False)
+    panels[1, -1].legend(frameon=False, fontsize=8, loc="lower left")
 
 
 EXPERIMENT = Experiment("generators", "Which generators lose modes, under nsgan and under wgan?", Settings, run)

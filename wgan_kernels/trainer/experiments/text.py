@@ -155,14 +155,14 @@ def draw(numbers: dict[str, Any], figure: Figure) -> None:
         divergences.plot(along["step"], along[name], f"C{number}", label=f"n = {order}")
         divergences.axhline(numbers["independent letters"][name], color=f"C{number}", linestyle=":", linewidth=1)
     divergences.set(title="JS of n-grams to held-out text\n(dotted: independent letters)", xlabel="generator steps")
-    divergences.set_ylabel("nats")
+    divergences.set(ylabel="nats", ylim=(-0.02, 0.85))
     divergences.legend(frameon=False, ncols=2)
     for axes in (losses, divergences):
         axes.grid(alpha=0.3)
     letters.axis("off")
-    for place, name in ((0, "samples"), (0.52, "pieces of the text")):
+    for place, name in ((0.04, "samples"), (0.56, "pieces of the text")):
         shown = "\n".join(text.replace(" ", "·") for text in numbers[name])
-        letters.text(place, 1, f"{name}\n\n{shown}", va="top", family="monospace", fontsize=9)
+        letters.text(place, 1, f"{name}\n\n{shown}", va="top", family="monospace", fontsize=10)
 
 
 EXPERIMENT = Experiment("text", "Does a penalised critic teach letters, through which no gradient goes?", Settings, run)
