@@ -38,6 +38,7 @@ def gradient_penalties() -> Iterator[Case]:
         exact = gradients(eager, copy.deepcopy(critic).double(), x.double())
         contenders = {
             "native": lambda critic=critic, x=x: gradients(ours, critic, x),
+            "triton": lambda critic=critic, x=x: gradients(ours, critic, x),
             "eager": lambda critic=critic, x=x: gradients(eager, critic, x),
         }
         for how in ("calls", "graph"):

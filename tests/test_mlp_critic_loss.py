@@ -135,6 +135,17 @@ def test_zero_gradient(backend: str, dtype: torch.dtype, target: float) -> None:
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.2])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kinks_are_torchs(backend: str, dtype: torch.dtype, slope: float) -> None:
+    """Some units are given nothing but zeros."""
+    critic = draw(20, (4, 9, 7, 1), dtype, [slope, slope, 1.0])
+    for at, layer in itertools.product((1, 3), (0, 1)):
+        critic.weights[layer][at], critic.biases[layer][at] = 0, 0
+    assert critic.distance_from_kinks() == 0
+    assert_parity(critic, SETTINGS[0], f"slope {slope}")
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.2])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_and_infinity_go_where_torch_has_them(backend: str, dtype: torch.dtype, bad: float, slope: float) -> None:
@@ -157,13 +168,14 @@ def test_nan_and_infinity_go_where_torch_has_them(backend: str, dtype: torch.dty
             assert_as_good_as_torch(grad[fine], their_grad[fine], best[fine], f"{bad} in {place}", terms)
 
 
-def test_a_layer_of_no_units(backend: str) -> None:
+@pytest.mark.parametrize("units", [5, 40])
+def test_a_layer_of_no_units(backend: str, units: int) -> None:
     """Its gradients have no elements, and no address; those above it have."""
     critic = draw(6, (3, 4, 1), torch.float32, [0.2, 1.0])
-    critic.weights = [critic.weights[0][:0], torch.empty(5, 0), torch.ones(1, 5)]
-    critic.biases, critic.slopes = [torch.empty(0), torch.ones(5), torch.ones(1)], [0.2, 0.2, 1.0]
+    critic.weights = [critic.weights[0][:0], torch.empty(units, 0), torch.ones(1, units) / 5]
+    critic.biases, critic.slopes = [torch.empty(0), torch.ones(units), torch.ones(1)], [0.2, 0.2, 1.0]
     terms = mlp_critic_loss(*critic.arguments(), **SETTINGS[0])
-    assert [grad.shape for grad in terms.grad_weights] == [(0, 3), (5, 0), (1, 5)]
+    assert [grad.shape for grad in terms.grad_weights] == [(0, 3), (units, 0), (1, units)]
     assert terms.penalty == 10 and terms.wasserstein == 0 and terms.norms.eq(0).all()
     assert largest(terms.grad_weights[2]) < 1e-6 and all(largest(grad) < 1e-6 for grad in terms.grad_biases)
 

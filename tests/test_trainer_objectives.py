@@ -15,12 +15,13 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 import wgan_kernels as wk  # noqa: E402
+from wgan_kernels import _backend  # noqa: E402
 from wgan_kernels.trainer.evaluation import Judge  # noqa: E402
 from wgan_kernels.trainer.loop import Training  # noqa: E402
 from wgan_kernels.trainer.networks import ARCHITECTURES, Sizes  # noqa: E402
 from wgan_kernels.trainer.objectives import OBJECTIVES, make_objective  # noqa: E402
 from wgan_kernels.trainer.objectives.base import Batch  # noqa: E402
-from wgan_kernels.trainer.verification import TOLERANCE, Verifier  # noqa: E402
+from wgan_kernels.trainer.verification import TOLERANCE, VerificationError, Verifier  # noqa: E402
 
 CONVOLUTIONS = [name for name, each in ARCHITECTURES.items() if each.least_side]
 
@@ -151,7 +152,7 @@ def test_minibatch_discrimination(name: str) -> None:
     critic = training.networks.critic
     x = training.data.train[:6]
     features = critic[:-2](x)
-    products = torch.einsum("bi,ifk->bfk", features, critic[-2].layer.weight)
+    products = torch.einsum("bi,ifk->bfk", features, critic[-2].weight)
     distances = (products.unsqueeze(1) - products.unsqueeze(0)).abs().sum(3)
     closeness = (-distances).exp().sum(1) - 1
     torch.testing.assert_close(critic(x), critic[-1](torch.cat([features, closeness], 1)))
@@ -250,6 +251,32 @@ def test_a_penalised_critic_has_layers_that_are_made_for_it() -> None:
     for objective, kind in zip(OBJECTIVES["wgan-gp"], (wk.nn.LayerNorm, nn.LayerNorm)):
         critic = objective().make_networks(architecture, sizes).critic
         assert [type(layer) for layer in critic if isinstance(layer, nn.LayerNorm)] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("layer", "options"),
+    [
+        ("LayerNorm", ("--architecture", "dcgan-layer-norm", "--width", "4")),
+        ("MinibatchDiscrimination", ("--objective", "wgan", "--minibatch-discrimination")),
+    ],
+)
+def test_layers_of_the_library_are_checked_too(monkeypatch: pytest.MonkeyPatch, layer: str, options: Any) -> None:
+    """One that is wrong where the compiled library serves it, and right on the reference back end."""
+    monkeypatch.setattr(getattr(wk.nn, layer), "forward", wrong_but_on_the_reference(getattr(wk.nn, layer).forward))
+    training = small(*options, "--critic-steps", "1", dtype=torch.float32)
+    with wk.use_backend("auto"), pytest.raises(VerificationError):
+        checked(training, 1)
+
+
+def wrong_but_on_the_reference(right: Any) -> Any:
+    return lambda *args: right(*args) * (1 if _backend._current == "reference" else 1 + 1e-6)
+
+
+@pytest.mark.parametrize("name", ["mmd-gan", "wae-mmd"])
+def test_discrepancies_are_checked(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(wk, "mmd2", wrong_but_on_the_reference(wk.mmd2))
+    with wk.use_backend("auto"), pytest.raises(VerificationError):
+        checked(small("--objective", name, dtype=torch.float32), 1)
 
 
 @pytest.mark.parametrize("side", [4, 12, 28])

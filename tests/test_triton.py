@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from cases import lay_out
 from torch import Tensor
 
 pytestmark = pytest.mark.usefixtures("triton")
 TESTS = Path(__file__).parent
 PAIR_OPERATORS = ("kernel_sums", "kernel_matvec")
-NOT_ON_TRITON = {"norm_penalty_with_grad", "mlp_critic_loss"}
 
 
 def test_every_kernel_on_the_interpreter() -> None:
@@ -64,14 +64,41 @@ def test_sizes_compile_and_tune_few_variants() -> None:
     assert {_launch.feature_class(D) for D in range(1 << 10)} == {16, 32, 64, 128}
 
 
+def test_sums_have_one_order_wherever_tensors_begin() -> None:
+    """Loads of several numbers at once need boundaries; what is added up must not depend on whether there are any."""
+    from triton_launches import recorded
+    from triton_resources import binary_for, order_of
+
+    def orders(offset: int) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        for dtype, shape in ((torch.float32, (8, 16, 256)), (torch.float64, (8, 4096))):
+            x = lay_out(torch.zeros(shape, dtype=dtype), "offset" if offset else "contiguous")
+            value, norms = torch.ones((), dtype=dtype), torch.ones(8, dtype=torch.float64)
+            with recorded(str(dtype), seen):
+                operators.bias_leaky_relu_backward_triton(x, x, 0.2, 1.0, None, True)
+                operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)
+                operators.norm_penalty_double_backward_triton(x, value, x, norms, 1.0, False, 1, 10.0)
+        found = {}
+        for name, launch in seen.items():
+            binary = binary_for(launch, "sm_90", with_sizes=True)
+            found[name] = order_of(binary.asm["ptx"], binary.asm["ttgir"])[1]
+        return found
+
+    triton_operators()
+    operators = torch.ops.wgan_kernels
+    aligned, offset = orders(0), orders(1)
+    assert len(aligned) > 6 and sum(map(len, aligned.values())) > 6
+    assert aligned == offset
+
+
 def tuners() -> dict[str, Any]:
     """Everything that has several configurations."""
     from triton.runtime.autotuner import Autotuner
 
-    from wgan_kernels._triton import group_norm, interpolate, kernel_matvec, kernel_sums, norm_penalty
+    from wgan_kernels._triton import _layer_products, group_norm, interpolate, kernel_matvec, kernel_sums, norm_penalty
 
     found = {}
-    for module in (group_norm, interpolate, kernel_matvec, kernel_sums, norm_penalty):
+    for module in (_layer_products, group_norm, interpolate, kernel_matvec, kernel_sums, norm_penalty):
         for name, value in vars(module).items():
             for key, each in (value if isinstance(value, dict) else {"": value}).items():
                 if isinstance(each, Autotuner) and len(each.configs) > 1:
@@ -155,7 +182,7 @@ def test_every_operator_has_one_on_triton_with_the_same_schema() -> None:
     from wgan_kernels.ops import _schemas
 
     names = [re.match(r"\w+", schema)[0] for schema in _schemas._SCHEMAS if "Tensor" in schema]
-    names = [name for name in names if name not in NOT_ON_TRITON]
+    names.remove("norm_penalty_with_grad")  # the CPU's own
     ours = triton_operators()
     assert set(ours) == {f"{name}_triton" for name in names}
     for name in names:
@@ -196,6 +223,9 @@ def test_the_tracer_sees_through_the_operators_to_the_kernels() -> None:
             "interpolate": lambda x, mix, *_: operators.interpolate_triton(x, x, mix),
             "minibatch_discrimination": lambda x, *_: operators.minibatch_discrimination_triton(x.unsqueeze(1), 0, -1),
             "minibatch_stddev": lambda x, *_: operators.minibatch_stddev_triton(x, 5, 1),
+            "mlp_critic_loss": lambda x, bias, *_: operators.mlp_critic_loss_triton(
+                x, x, x, [x], [bias], [0.2], 1.0, True, 1, 10.0, True
+            )[3][0],
             "norm_penalty": lambda x, *_: operators.norm_penalty_triton(x, 1.0, False, 1, 10.0)[0],
             "kernel_sums": lambda x, _, w, each, p: operators.kernel_sums_triton(
                 x, x, w, p, *mixture, False, 0, -1, True, 0

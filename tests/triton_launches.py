@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ import torch
 import triton
 
 from wgan_kernels._triton import (
+    _channel_sums,
+    _layer_products,
     bias_leaky_relu,
     group_norm,
     interpolate,
@@ -18,6 +21,7 @@ from wgan_kernels._triton import (
     kernel_sums,
     minibatch_discrimination,
     minibatch_stddev,
+    mlp_critic_loss,
     norm_penalty,
     rmsprop_clip,
     weight_clip,
@@ -38,7 +42,9 @@ class Launch:
 
     @property
     def multiplies(self) -> bool:
-        """Whether it goes over pairs of points by matrix products."""
+        """Whether it multiplies matrices of float32, or goes over pairs of points by products of these."""
+        if self.kernel in (_layer_products.layer_kernel.fn, _layer_products.weight_gradient_kernel.fn):
+            return self.arguments["z"].dtype == torch.float32
         return self.arguments.get("EXACT") is False
 
     @property
@@ -72,6 +78,9 @@ class Recorder:
             what = [self.kernel.__name__, self.case]
             if "EXACT" in arguments:
                 what.append("differences" if arguments["EXACT"] else arguments["PRECISION"])
+            elif "PRECISION" in arguments:
+                what += [arguments["PRECISION"]]
+                what += [f"{key}={arguments[key]}" for key in ("BENDS", "TRANSPOSED", "TILE") if key in arguments]
             configuration = [f"{key}={value}" for key, value in {**config.kwargs, **options}.items()]
             name = " ".join(what + configuration)
             self.seen.setdefault(name, Launch(name, " ".join(what), self.kernel, arguments, options))
@@ -80,7 +89,7 @@ class Recorder:
 @contextmanager
 def recorded(case: str, seen: dict[str, Launch]) -> Iterator[None]:
     modules = [bias_leaky_relu, group_norm, interpolate, kernel_matvec, kernel_sums, minibatch_discrimination]
-    modules += [minibatch_stddev, norm_penalty]
+    modules += [minibatch_stddev, mlp_critic_loss, norm_penalty, _channel_sums, _layer_products]
     wrap, clip = norm_penalty.wrap_triton, weight_clip.clip_weights_kernel
     for module in modules:
         module.wrap_triton = lambda kernel: Recorder(kernel, case, seen)
@@ -172,6 +181,18 @@ def _of_minibatches(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, .
     yield "double backward", "minibatch_stddev_double_backward", (x, value, x, 4, 1)
 
 
+def _critics(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
+    """A small critic, and one that fills a GPU with large tiles; with TF32 and without."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    for B, sizes in ((40, (16, 48, 32)), (2048, (512, 1024, 1024))):
+        x = torch.zeros(B, sizes[0], dtype=dtype)
+        weights = [torch.zeros(out, n, dtype=dtype) for n, out in itertools.pairwise(sizes)]
+        layers = weights, [weight[:, 0].contiguous() for weight in weights], [0.2, 1.0]
+        for torch.backends.cuda.matmul.fp32_precision in ("ieee", "tf32"):
+            yield "", "mlp_critic_loss", (x, x, x, *layers, 1.0, True, 1, 10.0, True)
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
 def _norms(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     """A layer, whose channels lie side by side, and groups of channels, with parameters and without."""
     wide = torch.promote_types(dtype, torch.float32)
@@ -197,6 +218,8 @@ def _calls(dtype: torch.dtype) -> Iterator[tuple[str, str, tuple[Any, ...]]]:
     yield from _norms(dtype)
     yield "", "interpolate", (x, x, mix)
     yield from _of_minibatches(dtype)
+    if dtype in (torch.float64, torch.float32):
+        yield from _critics(dtype)
     yield "mean", "norm_penalty", (x, *settings)
     yield "mean", "norm_penalty_backward", (mix[0], x, norms, *settings)
     yield "mean", "norm_penalty_double_backward", (x, mix[0], x, norms, *settings)

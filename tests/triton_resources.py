@@ -16,6 +16,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -35,7 +36,8 @@ INEXACT = re.compile(r"\b(fma\.|\w+\.(rn\.)?ftz)")
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 # What says how numbers are rounded, and in which order they are added up: the arithmetic, with exchanges between
 # threads, and which thread holds what of a tensor that is summed.
-_ARITHMETIC = re.compile(r"\b((?:add|sub|mul|fma|div|rcp|sqrt|ex2|mma|shfl)\.[\w.:]*(?:f16|f32|f64|b32)[\w.:]*)")
+_OPERATIONS = "add|sub|mul|fma|div|rcp|sqrt|ex2|mma|wgmma|tcgen05|shfl"
+_ARITHMETIC = re.compile(rf"\b((?:{_OPERATIONS})\.[\w.:]*(?:f16|f32|f64|b32)[\w.:]*)")
 _SUMMED = re.compile(r"\}\) : \((tensor<[^)]*)\) ->")
 _LAYOUT = re.compile(r"^(#\w+) = (.*)$", re.MULTILINE)
 _USED = re.compile(r"REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)")
@@ -59,20 +61,26 @@ def order_of(ptx: str, ttgir: str) -> tuple[list[str], list[str]]:
     return sorted(_ARITHMETIC.findall(ptx)), sorted(summed)
 
 
-def compile_for(launch: Launch, architecture: str) -> Compiled:
+def binary_for(launch: Launch, architecture: str, with_sizes: bool = False) -> Any:
+    """with_sizes: for sizes of whole vectors, too, where a kernel is compiled for these."""
     signature, constants, attributes = {}, {}, {}
     for index, parameter in enumerate(launch.kernel.params):
         value = launch.arguments[parameter.name]
         if parameter.is_constexpr:
             signature[parameter.name], constants[parameter.name] = "constexpr", value
-        elif isinstance(value, torch.Tensor):
-            signature[parameter.name] = f"*{DTYPES[value.dtype]}"
+            continue
+        of_memory = isinstance(value, torch.Tensor)
+        signature[parameter.name] = f"*{DTYPES[value.dtype]}" if of_memory else "i32"
+        is_known = of_memory or with_sizes and not parameter.do_not_specialize
+        if is_known and (value.data_ptr() if of_memory else value) % 16 == 0:
             attributes[(index,)] = [["tt.divisibility", 16]]
-        else:
-            signature[parameter.name] = "i32"
     source = ASTSource(launch.kernel, signature, constants, attributes)
     target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
-    binary = triton.compile(source, target=target, options=launch.options)
+    return triton.compile(source, target=target, options=launch.options)
+
+
+def compile_for(launch: Launch, architecture: str) -> Compiled:
+    binary = binary_for(launch, architecture)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
         file.flush()

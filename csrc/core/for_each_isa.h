@@ -2,6 +2,8 @@
 // wgk::avx2, wgk::avx512. Inside, WGK_ISA is that namespace and WGK_VECTOR_BYTES the width of a vector.
 // One template, several instruction sets: WGK_PICK(isa, name) then is the one to call.
 //
+// A build may leave some out (WGK_WITHOUT_AVX2, WGK_WITHOUT_AVX512): isa_is_supported knows of it.
+//
 // No include guard: each <op>_cpu.cpp includes it once. Headers of the standard library must be included before, so
 // that their inline functions are not compiled for an instruction set the machine may lack.
 
@@ -20,8 +22,7 @@
 #undef WGK_ISA
 #undef WGK_VECTOR_BYTES
 
-#if defined(__x86_64__)
-
+#if defined(__x86_64__) && !defined(WGK_WITHOUT_AVX2)
 #define WGK_ISA avx2
 #define WGK_VECTOR_BYTES 32
 #define WGK_F16C 1
@@ -39,9 +40,16 @@
 #endif
 #undef WGK_ISA
 #undef WGK_VECTOR_BYTES
+#undef WGK_F16C
+#define WGK_AVX2 avx2
+#else
+#define WGK_AVX2 plain
+#endif
 
+#if defined(__x86_64__) && !defined(WGK_WITHOUT_AVX512)
 #define WGK_ISA avx512
 #define WGK_VECTOR_BYTES 64
+#define WGK_F16C 1
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
 #else
@@ -57,12 +65,12 @@
 #undef WGK_ISA
 #undef WGK_VECTOR_BYTES
 #undef WGK_F16C
-
-#define WGK_PICK(isa, ...)                          \
-  ((isa) == ::wgk::Isa::avx512 ? avx512::__VA_ARGS__ \
-   : (isa) == ::wgk::Isa::avx2 ? avx2::__VA_ARGS__   \
-                               : plain::__VA_ARGS__)
-
+#define WGK_AVX512 avx512
 #else
-#define WGK_PICK(isa, ...) plain::__VA_ARGS__
+#define WGK_AVX512 plain
 #endif
+
+#define WGK_PICK(isa, ...)                              \
+  ((isa) == ::wgk::Isa::avx512 ? WGK_AVX512::__VA_ARGS__ \
+   : (isa) == ::wgk::Isa::avx2 ? WGK_AVX2::__VA_ARGS__   \
+                               : plain::__VA_ARGS__)

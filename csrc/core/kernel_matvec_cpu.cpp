@@ -22,16 +22,11 @@ class Product {
   Product(Isa isa, ParallelFor run, const KernelProduct& product, const KernelMixture& mixture)
       : isa_(isa), run_(run), p_(product), tiling_(tile_points(product)), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(run, functions_, tiling_, kTile, p_.B, p_.N, p_.M, p_.D, static_cast<const S*>(p_.x),
-                static_cast<const S*>(p_.y)),
-        norms_(packed_norms(run, functions_, tiling_, p_.B, points_, points_)) {
-    if (has_products(mixture)) {
-      shifts_ = packed_shifts(run, functions_, tiling_, p_.B, points_);
-    }
-  }
+                static_cast<const S*>(p_.y), !functions_.left_from_panels, has_products(mixture)) {}
 
   bool is_exact_enough(const KernelMixture& mixture) const {
     if constexpr (std::is_same_v<T, float>) {
-      return float_suffices(points_, norms_.get(), p_.B, mixture);
+      return float_suffices(points_, p_.B, mixture);
     }
     return true;
   }
@@ -91,8 +86,8 @@ class Product {
     packed.count = tiling_[t].count;
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
-    packed.norms = norms_.get() + k * kTile;
-    packed.shifts = shifts_.get() == nullptr ? nullptr : shifts_.get() + k * kTile;
+    packed.norms = points_.tile_norms(k);
+    packed.shifts = points_.tile_shifts(k);
     return packed;
   }
 
@@ -117,7 +112,7 @@ class Product {
   std::vector<Tile> tiling_;
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;
-  Buffer<T> norms_, shifts_, columns_;
+  Buffer<T> columns_;
   int64_t rows_ = ceil_div(p_.end - p_.begin, kTile);
   int64_t v_stride_ = packed_stride<T>(p_.P, functions_.lanes);
 };

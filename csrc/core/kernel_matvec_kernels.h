@@ -33,7 +33,7 @@ void multiply_tiles(const KernelMixture& mixture, const double* weights, const P
                     int64_t first_i, int64_t first_j, bool diagonal, int64_t D, int64_t stride, const T* v,
                     int64_t v_stride, double* sums) {
   alignas(64) T dots[kTile * kTile], w[kTile * kTile];
-  tile_dots(i.rows, stride, i.count, j.panels, j.count, D, false, kTile, dots);
+  tile_dots(i.rows, i.panels, stride, i.count, j.panels, j.count, D, false, kTile, dots);
   for (int64_t c = 0; c < mixture.C; ++c) {
     matrix_rows<term>(mixture, c, weights[c], i, j, c > 0, dots, w);
   }

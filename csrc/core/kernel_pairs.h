@@ -109,7 +109,7 @@ template <class T>
 struct PairTile {
   int64_t count;
   bool of_y;
-  const T* rows;
+  const T* rows;          // null where they are not kept
   const T* panels;
   const T* norms;         // [points of a tile] |z|^2
   const T* along_rows;    // the same of u, a direction of z, for tangents

@@ -38,23 +38,16 @@ class Sweep {
       : isa_(isa), run_(run), pairs_(pairs), gradients_(gradients),
         tile_size_(best_tile_size(pairs, gradients.x != nullptr || gradients.y != nullptr)),
         schedule_(pairs.N, pairs.M, pairs.begin, pairs.end, tile_size_), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
-        points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y))),
-        norms_(packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, points_)) {
+        points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y), has_products(mixture),
+                     tangent || gradients.x != nullptr || gradients.y != nullptr)) {
     if (tangent) {
-      along_.emplace(pack(along_x, along_y));
-      along_norms_ = packed_norms(run, functions_, schedule_.tiles(), pairs.B, points_, *along_);
-    }
-    if (has_products(mixture)) {
-      shifts_ = packed_shifts(run, functions_, schedule_.tiles(), pairs.B, points_);
-      if (tangent) {
-        along_shifts_ = packed_shifts(run, functions_, schedule_.tiles(), pairs.B, points_, &*along_);
-      }
+      along_.emplace(pack(along_x, along_y, has_products(mixture), true, &points_));
     }
   }
 
   bool is_exact_enough(const KernelMixture& mixture) const {
     if constexpr (std::is_same_v<T, float>) {
-      return float_suffices(points_, norms_.get(), pairs_.B, mixture);
+      return float_suffices(points_, pairs_.B, mixture);
     }
     return true;
   }
@@ -89,9 +82,10 @@ class Sweep {
  private:
   int64_t tiles() const { return pairs_.B * schedule_.count(); }
 
-  PackedPoints<T> pack(const S* x, const S* y) const {
+  PackedPoints<T> pack(const S* x, const S* y, bool with_shifts, bool weighed,
+                       const PackedPoints<T>* along = nullptr) const {
     return PackedPoints<T>(run_, functions_, schedule_.tiles(), tile_size_, pairs_.B, pairs_.N, pairs_.M, pairs_.D, x,
-                           y);
+                           y, weighed || !functions_.left_from_panels, with_shifts, along);
   }
 
   // Pairs of tiles that a thread takes at least, where each takes `products` of all features.
@@ -104,14 +98,14 @@ class Sweep {
   // Calls visit(problem, part, pair, workspace) for all pairs, in `parts` parts that threads may take.
   template <class Visit>
   void visit_by_rows(const KernelMixture& mixture, int64_t parts, const Visit& visit) const {
-    const int64_t count = schedule_.pairs_by_rows(), least = least_pairs(mixture, 2);
-    parallel_for(run_, pairs_.B * parts, least * parts / std::max<int64_t>(count, 1), [&](int64_t begin, int64_t end) {
+    const std::vector<TileRun> runs = schedule_.parts_by_rows(parts);
+    const int64_t pairs = std::max<int64_t>(1, schedule_.pairs_by_rows());
+    parallel_for(run_, pairs_.B * parts, least_pairs(mixture, 2) * parts / pairs, [&](int64_t begin, int64_t end) {
       const Buffer<T> workspace(tile_size_ * tile_size_);
       for (int64_t k = begin; k < end; ++k) {
-        const int64_t part = k % parts, first = count * part / parts, last = count * (part + 1) / parts;
-        TilePair pair = schedule_.pair_by_rows(first);
-        for (int64_t at = first; at < last; ++at, pair = schedule_.next_by_rows(pair)) {
-          visit(k / parts, part, pair, workspace.get());
+        TilePair pair = runs[k % parts].first;
+        for (int64_t at = 0; at < runs[k % parts].count; ++at, pair = schedule_.next_by_rows(pair)) {
+          visit(k / parts, k % parts, pair, workspace.get());
         }
       }
     });
@@ -157,24 +151,22 @@ class Sweep {
     packed.of_y = tile.of_y;
     packed.rows = points_.tile_rows(k);
     packed.panels = points_.tile_panels(k);
-    packed.norms = norms_.get() + k * tile_size_;
+    packed.norms = points_.tile_norms(k);
+    packed.shifts = points_.tile_shifts(k);
     if (along_) {
       packed.along_rows = along_->tile_rows(k);
       packed.along_panels = along_->tile_panels(k);
-      packed.along_norms = along_norms_.get() + k * tile_size_;
+      packed.along_norms = along_->tile_norms(k);
+      packed.along_shifts = along_->tile_shifts(k);
     }
     if (has_gradient(tile) && sums_.get() != nullptr) {
       packed.sums = sums_.get() + k * tile_size_ * points_.stride;
       packed.w_sums = w_sums_.get() + k * tile_size_ * 4;
       packed.along_w_sums = packed.w_sums + tile_size_;
-      if (shifts_.get() != nullptr) {
+      if (packed.shifts != nullptr) {
         packed.product_sums = packed.w_sums + 2 * tile_size_;
         packed.along_product_sums = packed.w_sums + 3 * tile_size_;
       }
-    }
-    if (shifts_.get() != nullptr) {
-      packed.shifts = shifts_.get() + k * tile_size_;
-      packed.along_shifts = along_ ? along_shifts_.get() + k * tile_size_ : nullptr;
     }
     return packed;
   }
@@ -239,7 +231,6 @@ class Sweep {
   PairSchedule schedule_;
   PackFunctions<S, T> functions_;
   PackedPoints<T> points_;
-  Buffer<T> norms_, along_norms_, shifts_, along_shifts_;
   std::optional<PackedPoints<T>> along_;
   Buffer<double> sums_, w_sums_;
 };

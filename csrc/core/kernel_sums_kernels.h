@@ -88,10 +88,11 @@ class TileSweep {
   // sums, theta_sums: [C], added to.
   void run(WideSum* sums, WideSum* theta_sums) {
     const bool half = mode == PairMode::values && half_;
-    tile_dots(i_.rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, w_, half);
+    tile_dots(i_.rows, i_.panels, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, w_, half);
     if constexpr (kTangents) {
-      tile_dots(i_.along_rows, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_, along_w_);
-      tile_dots(i_.rows, stride_, i_.count, j_.along_panels, j_.count, D_, true, tile_size_, along_w_);
+      tile_dots(i_.along_rows, i_.along_panels, stride_, i_.count, j_.panels, j_.count, D_, false, tile_size_,
+                along_w_);
+      tile_dots(i_.rows, i_.panels, stride_, i_.count, j_.along_panels, j_.count, D_, true, tile_size_, along_w_);
     }
     for (int64_t i = 0; i < i_.count; i += kTile) {
       for (int64_t j = half ? i : 0; j < j_.count; j += kTile) {

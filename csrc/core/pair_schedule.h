@@ -23,6 +23,11 @@ struct TilePair {
   int64_t i, j;  // tiles, i <= j
 };
 
+struct TileRun {  // pairs row by row from the first on
+  TilePair first;
+  int64_t count;
+};
+
 class PairSchedule {
  public:
   PairSchedule(int64_t N, int64_t M, int64_t begin, int64_t end, int64_t tile_size) : tile_size_(tile_size) {
@@ -59,23 +64,38 @@ class PairSchedule {
   }
 
   // The same pairs row by row: tile i with itself and each later one.
-  int64_t pairs_by_rows() const { return before_row(owned_); }
-
-  TilePair pair_by_rows(int64_t k) const {
-    int64_t i = 0;
-    while (before_row(i + 1) <= k) {
-      ++i;
-    }
-    return {i, i + k - before_row(i)};
-  }
+  int64_t pairs_by_rows() const { return owned_ * count() - owned_ * (owned_ - 1) / 2; }
 
   TilePair next_by_rows(TilePair pair) const {
     return pair.j + 1 < count() ? TilePair{pair.i, pair.j + 1} : TilePair{pair.i + 1, pair.i + 1};
   }
 
+  // Them in parts of about the same work, where a tile with itself takes half of its pairs.
+  std::vector<TileRun> parts_by_rows(int64_t parts) const {
+    const int64_t pairs = pairs_by_rows();
+    const auto work = [&](const TilePair& pair) {
+      return tiles_[pair.i].count * tiles_[pair.j].count * (pair.i == pair.j ? 1 : 2);
+    };
+    int64_t all = 0, done = 0;
+    TilePair pair{0, 0};
+    for (int64_t k = 0; k < pairs; ++k, pair = next_by_rows(pair)) {
+      all += work(pair);
+    }
+    std::vector<TileRun> runs;
+    pair = {0, 0};
+    for (int64_t k = 0; k < pairs; ++k, pair = next_by_rows(pair)) {
+      while (done * parts >= all * static_cast<int64_t>(runs.size())) {
+        runs.push_back({pair, 0});
+      }
+      ++runs.back().count;
+      done += work(pair);
+    }
+    runs.resize(parts);
+    return runs;
+  }
+
  private:
   int64_t others() const { return count() - owned_; }
-  int64_t before_row(int64_t i) const { return i * count() - i * (i - 1) / 2; }
 
   void add_tiles(int64_t begin, int64_t end, bool of_y) {
     for (; begin < end; begin += tile_size_) {

@@ -15,10 +15,11 @@ static_assert(kTile % kBlockRows == 0 && kTile % kPanel<float> == 0 && kTile % k
 
 inline constexpr int64_t kFeatureBlock = 256;  // products of more features than this are summed block by block
 
-// sums[r][v] = sum_k a[r * row_step + k * step] * b[k * b_step + v * lanes], all in registers.
+// sums[r][v] = sum_k a[r * row_step + k * step] * b[k * b_step + v * lanes], all in registers. Brings the L2 cache a
+// vector for each k of what will be needed soon, if anything.
 template <class T, int vectors>
 WGK_INLINE void multiply_block(const T* a, int64_t row_step, int64_t step, const T* b, int64_t b_step, int64_t count,
-                               Vector<T> (&sums)[kBlockRows][vectors]) {
+                               Vector<T> (&sums)[kBlockRows][vectors], const T* soon = nullptr) {
 #pragma GCC unroll 8
   for (int r = 0; r < kBlockRows; ++r) {
 #pragma GCC unroll 2
@@ -27,6 +28,9 @@ WGK_INLINE void multiply_block(const T* a, int64_t row_step, int64_t step, const
     }
   }
   for (int64_t k = 0; k < count; ++k) {
+    if (soon != nullptr) {
+      __builtin_prefetch(soon + k * kLanes<T>, 0, 2);
+    }
     Vector<T> right[vectors];
 #pragma GCC unroll 2
     for (int v = 0; v < vectors; ++v) {
@@ -43,25 +47,46 @@ WGK_INLINE void multiply_block(const T* a, int64_t row_step, int64_t step, const
   }
 }
 
-// out[i][j] (+)= sum_d rows[i][d] * panels[j][d], for whole blocks that cover count_i x count_j; out: [.., out_stride].
-// above: those on and above the diagonal will do.
+// Whether the rows of a block lie side by side in a panel, so that products read their left side from panels too.
 template <class T>
-void tile_dots(const T* rows, int64_t stride, int64_t count_i, const T* panels, int64_t count_j, int64_t D, bool add,
-               int64_t out_stride, T* out, bool above = false) {
+inline constexpr bool kLeftFromPanels = kPanel<T> % kBlockRows == 0;
+
+// out[i][j] (+)= z_i . z_j for whole blocks that cover count_i x count_j; out: [.., out_stride].
+// rows_i: null where the left side is read from panels_i. above: pairs on and above the diagonal will do.
+template <class T>
+void tile_dots(const T* rows_i, const T* panels_i, int64_t stride, int64_t count_i, const T* panels_j, int64_t count_j,
+               int64_t D, bool add, int64_t out_stride, T* out, bool above = false) {
   for (int64_t begin = 0; begin < D || begin == 0; begin += kFeatureBlock, add = true) {
     const int64_t features = std::min(kFeatureBlock, D - begin);
-    for (int64_t j = 0; j < count_j; j += kPanel<T>) {  // the panel's part stays in the L1 cache
-      const int64_t end_i = above ? std::min<int64_t>(count_i, j + kPanel<T>) : count_i;
-      for (int64_t i = 0; i < end_i; i += kBlockRows) {
-        Vector<T> sums[kBlockRows][kBlockVectors];
-        multiply_block<T, kBlockVectors>(rows + i * stride + begin, stride, 1, panels + j * D + begin * kPanel<T>,
-                                         kPanel<T>, features, sums);
+    const auto panel = [&](const T* panels, int64_t k) { return panels + (k * D + begin) * kPanel<T>; };
+    // A panel's part stays in the L1 cache, while the next one comes nearer.
+    for (int64_t j = 0; j < count_j; j += kPanel<T>) {
+      const T* const right = panel(panels_j, j / kPanel<T>);
+      const T* const next = j + kPanel<T> < count_j ? right + kPanel<T> * D
+                            : begin + features < D  ? panels_j + (begin + features) * kPanel<T>
+                                                    : right;
+      const auto multiply = [&](int64_t i, auto of_panel) __attribute__((always_inline)) {
+        constexpr int vectors = decltype(of_panel)::value;
+        Vector<T> sums[kBlockRows][vectors];
+        const T* const soon = next + i / kBlockRows % kBlockVectors * features * kLanes<T>;
+        if constexpr (kLeftFromPanels<T>) {
+          multiply_block<T, vectors>(panel(panels_i, i / kPanel<T>) + i % kPanel<T>, 1, kPanel<T>, right, kPanel<T>,
+                                     features, sums, soon);
+        } else {
+          multiply_block<T, vectors>(rows_i + i * stride + begin, stride, 1, right, kPanel<T>, features, sums, soon);
+        }
         for (int r = 0; r < kBlockRows; ++r) {
-          for (int v = 0; v < kBlockVectors; ++v) {
+          for (int v = 0; v < vectors; ++v) {
             T* at = out + (i + r) * out_stride + j + v * kLanes<T>;
             store(at, add ? load(at) + sums[r][v] : sums[r][v]);
           }
         }
+      };
+      const bool narrow = count_j - j <= kLanes<T>;
+      const int64_t end_i = above ? std::min<int64_t>(count_i, j + kPanel<T>) : count_i;
+      for (int64_t i = 0; i < end_i; i += kBlockRows) {
+        narrow ? multiply(i, std::integral_constant<int, 1>())
+               : multiply(i, std::integral_constant<int, kBlockVectors>());
       }
     }
   }
@@ -114,12 +139,13 @@ WGK_INLINE vdouble load_some(const S* p, int64_t count) {
   return load_doubles(some);
 }
 
-// sums[d] += sum over rows of points [count, D], in the order of the rows. sums has room for a whole vector more.
+// sums[d] += sum over rows, `stride` apart, of D features, in the order of the rows. sums has room for a whole vector
+// more.
 template <class S>
-void add_rows(const S* points, int64_t count, int64_t D, double* sums) {
+void add_rows(const S* points, int64_t count, int64_t stride, int64_t D, double* sums) {
   for (int64_t i = 0; i < count; ++i) {
     for (int64_t d = 0; d < D; d += kDoubles) {
-      add_to(sums + d, load_some(points + i * D + d, D - d));
+      add_to(sums + d, load_some(points + i * stride + d, D - d));
     }
   }
 }
@@ -137,11 +163,19 @@ void centre_rows(const S* points, int64_t count, int64_t D, const double* origin
   if (stride != D) {
     std::memset(rows, 0, count * stride * sizeof(T));
   }
-  for (int64_t i = 0; i < count; ++i) {
-    for (int64_t d = 0; d < D; d += kDoubles) {
-      const vdouble centred = load_some(points + i * D + d, D - d) - load(origin + d);
-      const auto rounded = __builtin_convertvector(centred, vec<T, kDoubles>);
-      std::memcpy(rows + i * stride + d, &rounded, std::min<int64_t>(kDoubles, D - d) * sizeof(T));
+  using Lanes = vec<T, kDoubles>;
+  const auto centred = [&](const vdouble& values, int64_t d) __attribute__((always_inline)) {
+    return __builtin_convertvector(values - load(origin + d), Lanes);
+  };
+  for (int64_t i = 0; i < count; ++i, points += D, rows += stride) {
+    int64_t d = 0;
+    for (; d + kDoubles <= D; d += kDoubles) {
+      const Lanes lanes = centred(load_doubles(points + d), d);
+      std::memcpy(rows + d, &lanes, sizeof(lanes));
+    }
+    if (d < D) {
+      const Lanes lanes = centred(load_some(points + d, D - d), d);
+      std::memcpy(rows + d, &lanes, (D - d) * sizeof(T));
     }
   }
 }

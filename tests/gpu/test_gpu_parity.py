@@ -309,33 +309,43 @@ def test_kernel_matvec_at_its_edges(back_end: str, name: str, monkeypatch: pytes
 @pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
 def test_mlp_critic_loss(
-    native_on_gpu: None, dtype: torch.dtype, judged: bool, layout: str, monkeypatch: pytest.MonkeyPatch
+    back_end: str, dtype: torch.dtype, judged: bool, layout: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss, layout))
     for biased in (True, False):
-        of_mlp_critic_loss.test_as_good_as_autograd("native", dtype, biased, judged)
+        of_mlp_critic_loss.test_as_good_as_autograd(back_end, dtype, biased, judged)
 
 
 # A critic in whole packs of 16 bytes; groups of eight samples; panels in global memory.
 @pytest.mark.parametrize("case", [(64, (64, 256, 256, 1)), (190, (9, 20, 6, 1)), (9, (3, 2600, 4, 1))], ids=str)
 @pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
 def test_mlp_critic_loss_of_every_kernel(
-    native_on_gpu: None, dtype: torch.dtype, case: tuple[int, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+    back_end: str, dtype: torch.dtype, case: tuple[int, tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss))
     monkeypatch.setattr(of_mlp_critic_loss, "CRITICS", [case])
-    of_mlp_critic_loss.test_as_good_as_autograd("native", dtype, True, True)
+    of_mlp_critic_loss.test_as_good_as_autograd(back_end, dtype, True, True)
 
 
 @pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
-def test_mlp_critic_loss_at_its_edges(native_on_gpu: None, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlp_critic_loss_of_large_tiles(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a linear critic: among so many activations some are near their kinks."""
     monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss))
-    of_mlp_critic_loss.test_no_samples("native")
-    of_mlp_critic_loss.test_the_penalty_is_that_of_the_mixed_samples_alone("native", dtype)
+    critic = of_mlp_critic_loss.draw(700, (520, 1030, 1), dtype, [1.0, 1.0])
+    of_mlp_critic_loss.assert_parity(critic, of_mlp_critic_loss.SETTINGS[0], "large")
+
+
+@pytest.mark.parametrize("dtype", of_mlp_critic_loss.DTYPES)
+def test_mlp_critic_loss_at_its_edges(back_end: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_mlp_critic_loss, "mlp_critic_loss", on_gpu(mlp_critic_loss))
+    of_mlp_critic_loss.test_no_samples(back_end)
+    of_mlp_critic_loss.test_the_penalty_is_that_of_the_mixed_samples_alone(back_end, dtype)
     for target in (0.0, 1.0):
-        of_mlp_critic_loss.test_zero_gradient("native", dtype, target)
+        of_mlp_critic_loss.test_zero_gradient(back_end, dtype, target)
+    for slope in (0.0, 0.2):
+        of_mlp_critic_loss.test_the_kinks_are_torchs(back_end, dtype, slope)
     for bad, slope in itertools.product((torch.nan, torch.inf, -torch.inf), (0.0, 0.2)):
-        of_mlp_critic_loss.test_nan_and_infinity_go_where_torch_has_them("native", dtype, bad, slope)
+        of_mlp_critic_loss.test_nan_and_infinity_go_where_torch_has_them(back_end, dtype, bad, slope)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -360,7 +370,7 @@ def test_minibatch_stddev(back_end: str, dtype: torch.dtype, layout: str, monkey
 
 
 @pytest.mark.parametrize("points", ["real", "mixed"])
-def test_penalty_of_a_fully_connected_critic(native_on_gpu: None, points: str) -> None:
+def test_penalty_of_a_fully_connected_critic(back_end: str, points: str) -> None:
     """By the operator, which holds no graph, and as on the CPU."""
     layers = [torch.nn.Linear(7, 40), torch.nn.LeakyReLU(0.2), torch.nn.Linear(40, 1)]
     critic = torch.nn.Sequential(*layers).double()
@@ -370,8 +380,9 @@ def test_penalty_of_a_fully_connected_critic(native_on_gpu: None, points: str) -
     for device in ("cpu", "cuda"):
         critic.to(device)
         tensors = [None if each is None else each.to(device) for each in (real, fake, mix)]
-        value = wk.gradient_penalty(critic, *tensors[:2], points=points, mix=tensors[2])
-        grads = torch.autograd.grad(value, [layers[0].weight, layers[2].weight])
+        with wk.use_backend("reference" if device == "cpu" else back_end):
+            value = wk.gradient_penalty(critic, *tensors[:2], points=points, mix=tensors[2])
+            grads = torch.autograd.grad(value, [layers[0].weight, layers[2].weight])
         results.append([value.detach().cpu(), *[grad.cpu() for grad in grads]])
     assert "one operator" in wk.explain_route(critic, real.cuda()).reason
     for theirs, ours in zip(*results, strict=True):

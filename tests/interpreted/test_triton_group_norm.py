@@ -19,19 +19,20 @@ from test_group_norm import (  # noqa: F401 - tests that run as they are
 from test_group_norm_operators import test_compiled_equals_eager, test_third_derivative_raises  # noqa: F401
 from torch.autograd import gradcheck, gradgradcheck
 
-from wgan_kernels._triton import group_norm as module
+from wgan_kernels._triton._channel_sums import ROWS
+from wgan_kernels._triton.group_norm import BLOCK
 from wgan_kernels.ops.group_norm import group_norm
 
 # Shape, groups, and how many dimensions a layer has: around a block of a group, and of positions and channels.
 CASES = [
     ((3, 7), 1, 1),
-    ((2, module.BLOCK - 1), 1, 1),
-    ((2, module.BLOCK + 1), 1, 1),
+    ((2, BLOCK - 1), 1, 1),
+    ((2, BLOCK + 1), 1, 1),
     ((3, 2, 3, 4), 1, 2),
     ((5, 12), 3, 0),
     ((2, 6, 3, 3), 3, 0),
     ((3, 34, 5, 7), 34, 0),
-    ((2 * module.ROWS + 1, 4, 3), 2, 0),
+    ((2 * ROWS + 1, 4, 3), 2, 0),
 ]
 
 

@@ -125,14 +125,28 @@ def is_dense(x: Tensor) -> bool:
     return True
 
 
+def is_channels_last(x: Tensor) -> bool:
+    return x.dim() > 1 and not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+
+
+def ordered(x: Tensor, like: Tensor) -> Tensor:
+    """x in the order of memory of `like`, which is dense; copied where it is in another."""
+    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
+
+
 def in_rows(first: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Tensors [B, D...] in one order of memory, in which every sample is a stretch of it; copied where they are not."""
     features = first.numel() // max(first.shape[0], 1)
     by_samples = first.shape[0] < 2 or first.stride(0) == features
     if not first.is_contiguous() and not (by_samples and is_dense(first)):
         first = first.contiguous()
-    same = [other if other.stride() == first.stride() else torch.empty_like(first).copy_(other) for other in others]
-    return first, *same
+    return first, *[ordered(other, first) for other in others]
+
+
+def on_boundary(x: Tensor) -> Tensor:
+    """x, copied where it begins off the boundaries that wide loads need: with narrow ones alone a kernel may add up in
+    another order."""
+    return x if x.storage_offset() * x.element_size() % 16 == 0 else x.clone()
 
 
 def in_layout_of(like: Tensor, result: Tensor) -> Tensor:

@@ -9,7 +9,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._launch import device_of, float64_of, in_layout_of, narrowed, operator, widened, words, wrap_triton
+from ._launch import (
+    device_of,
+    float64_of,
+    in_layout_of,
+    is_channels_last,
+    narrowed,
+    operator,
+    ordered,
+    widened,
+    words,
+    wrap_triton,
+)
 
 CHANNEL_ROW = 128  # elements of a channel that are a row of their own
 LONG_ROW = 1024
@@ -91,13 +102,9 @@ def _in_channels(x: Tensor) -> tuple[Tensor, int, int, int]:
         return x.contiguous(), x.numel(), 1, 1
     B, C = x.shape[0], x.shape[1]
     S = x.numel() // max(B * C, 1)
-    if not x.is_contiguous() and x.movedim(1, -1).is_contiguous():
+    if is_channels_last(x):
         return x, B * S, C, 1
     return x.contiguous(), B, C, S
-
-
-def _ordered(x: Tensor, like: Tensor) -> Tensor:
-    return x if x.stride() == like.stride() else torch.empty_like(like).copy_(x)
 
 
 def _tile(D: int, by_channel: bool) -> tuple[int, int]:
@@ -152,7 +159,7 @@ def bias_leaky_relu_backward(
     """grad_y, y: [B, C, ...] -> grad_x: [B, C, ...]; grad_bias: [C], or empty"""
     rows, *sizes = _in_channels(y)
     settings = negative_slope, gain, clamp
-    grad_x, grad_bias = _rectify(_ordered(grad_y, rows), None, rows, sizes, settings, needs_bias)
+    grad_x, grad_bias = _rectify(ordered(grad_y, rows), None, rows, sizes, settings, needs_bias)
     return in_layout_of(y, grad_x), grad_bias
 
 
@@ -164,5 +171,5 @@ def bias_leaky_relu_double_backward(
     """grad_grad_x, y: [B, C, ...]; grad_grad_bias: [C] -> [B, C, ...]"""
     rows, *sizes = _in_channels(y)
     settings = negative_slope, gain, clamp
-    grad_grad_y, _ = _rectify(_ordered(grad_grad_x, rows), grad_grad_bias, rows, sizes, settings, False)
+    grad_grad_y, _ = _rectify(ordered(grad_grad_x, rows), grad_grad_bias, rows, sizes, settings, False)
     return in_layout_of(y, grad_grad_y)

@@ -1,5 +1,4 @@
-"""group_norm and its two derivatives: a group is a program's, which goes over it twice; sums by channel are added up in
-parts, in a fixed order."""
+"""group_norm and its two derivatives: a group is a program's, which goes over it twice."""
 
 from __future__ import annotations
 
@@ -8,12 +7,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._channel_sums import Grouped, param_gradients
 from ._launch import autotuned, device_of, float64_of, in_layout_of, narrowed, operator, widened, words, wrap_triton
 
 BLOCK = 1024
-ROWS, COLUMNS = 32, 32  # positions and channels that are added up at a time
-MOST_PARTS = 64
-_SCALARS = ["n", "C", "S", "channels", "groups", "rows", "parts", "part_size", "eps_high", "eps_low"]
+_SCALARS = ["n", "C", "S", "channels", "groups", "eps_high", "eps_low"]
 
 
 @triton.jit
@@ -148,98 +146,9 @@ def group_norm_double_backward_kernel(
         tl.store(by_x + at, narrowed(out, by_x.dtype.element_ty), mask=inside)
 
 
-@autotuned([triton.Config({}, num_warps=4)])
-@triton.jit(do_not_specialize=_SCALARS)
-def group_norm_params_kernel(
-    g, x, u, mean, rstd, means, sums, rows, C, S, channels, groups, parts, part_size,
-    LAST: tl.constexpr, SECOND: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
-    """sums: [2, parts, C] float64: of g xhat and g, or of g S u, over a part of the rows, the samples' positions."""
-    blocks = tl.cdiv(C, COLUMNS)
-    part = tl.program_id(0) // blocks
-    c = tl.program_id(0) % blocks * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    by_weight, by_bias = tl.zeros([ROWS, COLUMNS], tl.float64), tl.zeros([ROWS, COLUMNS], tl.float64)
-    for begin in range(0, tl.minimum(rows - part * part_size, part_size), ROWS):
-        i = part * part_size + begin + tl.arange(0, ROWS)[:, None]
-        inside = (begin + tl.arange(0, ROWS)[:, None] < part_size) & (i < rows) & (c < C)
-        b = i // S
-        at = i.to(tl.int64) * C + c if LAST else (b.to(tl.int64) * C + c) * S + i % S
-        row = b * groups + c // channels
-        r = widened(tl.load(rstd + row, mask=inside, other=0.0))
-        centre = widened(tl.load(mean + row, mask=inside, other=0.0))
-        xhat = (widened(tl.load(x + at, mask=inside, other=0.0)) - centre) * r
-        xhat -= tl.load(means + row * 3, mask=inside, other=0.0)
-        of_y = widened(tl.load(g + at, mask=inside, other=0.0))
-        if SECOND:
-            s = widened(tl.load(u + at, mask=inside, other=0.0)) - tl.load(means + row * 3 + 1, mask=inside, other=0.0)
-            s -= xhat * tl.load(means + row * 3 + 2, mask=inside, other=0.0)
-            by_weight += tl.where(inside, of_y * r * s, 0.0)
-        else:
-            by_weight += tl.where(inside, of_y * xhat, 0.0)
-            by_bias += of_y
-    to = sums + part.to(tl.int64) * C + c
-    tl.store(to, tl.sum(by_weight, 0)[None, :], mask=c < C)
-    tl.store(to + parts.to(tl.int64) * C, tl.sum(by_bias, 0)[None, :], mask=c < C)
-
-
-class _Grouped:
-    """x as kernels walk it, and its sizes."""
-
-    def __init__(self, x: Tensor, groups: int, layer_dims: int) -> None:
-        first = x.dim() - layer_dims
-        self.C = x.shape[first:].numel() if layer_dims else x.shape[1]
-        self.B = x.shape[:first].numel() if layer_dims else x.shape[0]
-        self.S = 1 if layer_dims else x.shape[2:].numel()
-        self.groups, self.channels = groups, self.C // groups
-        moved = x.movedim(1, -1) if not layer_dims else x
-        self.last = not x.is_contiguous() and moved.is_contiguous()
-        self.x = x if self.last else x.contiguous()
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        return self.channels * self.S, self.C, self.S, self.channels, self.groups
-
-    @property
-    def rows(self) -> int:
-        return self.B * self.groups
-
-    def like(self, tensor: Tensor) -> Tensor:
-        return tensor if tensor.stride() == self.x.stride() else torch.empty_like(self.x).copy_(tensor)
-
-    def new(self) -> Tensor:
-        return torch.empty_like(self.x)
-
-    def new_means(self) -> Tensor:
-        return self.x.new_empty((self.rows, 3), dtype=torch.float64)
-
-
 def _flat(param: Tensor | None, like: Tensor) -> Tensor:
     """A parameter in one stretch; anything where there is none."""
     return like if param is None else param.contiguous()
-
-
-def _param_grads(
-    of: _Grouped, g: Tensor, u: Tensor | None, mean: Tensor, rstd: Tensor, means: Tensor, params: list[Tensor | None],
-    needed: bool,
-) -> list[Tensor]:  # fmt: skip
-    """The gradients of parameters; no elements where they are not there or not needed."""
-    wide = torch.promote_types(of.x.dtype, torch.float32)
-    if not needed or all([param is None for param in params]):
-        return [of.x.new_empty((0,), dtype=wide if param is None else param.dtype) for param in params]
-    rows = of.B * of.S
-    part_size = max(2 * ROWS, -(-rows // MOST_PARTS))
-    parts = -(-rows // part_size)
-    sums = of.x.new_empty((2, parts, of.C), dtype=torch.float64)
-    if sums.numel() > 0:
-        wrap_triton(group_norm_params_kernel)[(parts * triton.cdiv(of.C, COLUMNS),)](
-            g, of.x, g if u is None else u, mean, rstd, means, sums, rows, *of.sizes[1:], parts, part_size,
-            LAST=of.last or of.S == 1, SECOND=u is not None, ROWS=ROWS, COLUMNS=COLUMNS,
-        )  # fmt: skip
-    totals = sums.sum(1)
-    return [
-        of.x.new_empty((0,), dtype=wide) if param is None else total.to(param.dtype, copy=True).view(param.shape)
-        for param, total in zip(params, totals)
-    ]
 
 
 @operator
@@ -247,7 +156,7 @@ def group_norm(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, groups: int, layer_dims: int, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As ops/_schemas.py has it."""
-    of = _Grouped(x, groups, layer_dims)
+    of = Grouped(x, groups, layer_dims)
     y = of.new()
     mean, rstd = [x.new_empty((of.B, groups), dtype=torch.promote_types(x.dtype, torch.float32)) for _ in range(2)]
     if x.numel() > 0:
@@ -265,7 +174,7 @@ def group_norm_backward(
     layer_dims: int, needs_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As ops/_schemas.py has it."""
-    of = _Grouped(x, groups, layer_dims)
+    of = Grouped(x, groups, layer_dims)
     g, grad_x, means = of.like(grad_y), of.new(), of.new_means()
     mean, rstd = mean.contiguous(), rstd.contiguous()
     with device_of(x):
@@ -274,7 +183,7 @@ def group_norm_backward(
                 g, of.x, _flat(weight, of.x), mean, rstd, grad_x, means, *of.sizes, LAST=of.last,
                 WEIGHT=weight is not None, BLOCK=BLOCK,
             )  # fmt: skip
-        grads = _param_grads(of, g, None, mean, rstd, means, [weight, bias], needs_params)
+        grads = param_gradients(of, g, None, mean, rstd, means, [weight, bias], needs_params)
     return in_layout_of(x, grad_x), grads[0], grads[1]
 
 
@@ -285,7 +194,7 @@ def group_norm_double_backward(
     needs_params: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """As ops/_schemas.py has it."""
-    of = _Grouped(x, groups, layer_dims)
+    of = Grouped(x, groups, layer_dims)
     u = torch.zeros_like(of.x) if grad_grad_x is None else of.like(grad_grad_x)
     g, by_y, by_x, means = of.like(grad_y), of.new(), of.new(), of.new_means()
     mean, rstd = mean.contiguous(), rstd.contiguous()
@@ -296,6 +205,6 @@ def group_norm_double_backward(
                 u, _flat(p, of.x), _flat(q, of.x), g, of.x, _flat(weight, of.x), mean, rstd, by_y, by_x, means,
                 *of.sizes, LAST=of.last, WEIGHT=weight is not None, P=p is not None, Q=q is not None, BLOCK=BLOCK,
             )  # fmt: skip
-        (grad_weight,) = _param_grads(of, g, u, mean, rstd, means, [weight], needs_params)
+        (grad_weight,) = param_gradients(of, g, u, mean, rstd, means, [weight], needs_params)
     # Kernels with and without it would be twice as many to compile.
     return in_layout_of(x, by_y) if needs_y else x.new_empty((0,)), in_layout_of(x, by_x), grad_weight

@@ -16,6 +16,7 @@ from ._launch import (
     in_layout_of,
     in_rows,
     narrowed,
+    on_boundary,
     operator,
     size_class,
     widened,
@@ -157,7 +158,7 @@ def _shape(rows: Tensor) -> tuple[int, int, int]:
     return rows.shape[0], D, triton.cdiv(D, PART)
 
 
-def _factor(B: int, reduction: int, weight: float) -> float:
+def row_factor(B: int, reduction: int, weight: float) -> float:
     """Of each row's penalty; the mean over no samples is 0 / 0."""
     if reduction != 1:
         return weight
@@ -169,7 +170,7 @@ def _row_dots(a: Tensor, b: Tensor) -> Tensor:
     B, D, parts = _shape(a)
     sums = a.new_empty((B, parts), dtype=torch.float64)
     if sums.numel() > 0:
-        wrap_triton(row_dots_kernel)[(B * parts,)](a, b, sums, D, PART=PART, BLOCK=BLOCK)
+        wrap_triton(row_dots_kernel)[(B * parts,)](on_boundary(a), b, sums, D, PART=PART, BLOCK=BLOCK)
     return sums
 
 
@@ -183,7 +184,7 @@ def norm_penalty(grad: Tensor, target: float, one_sided: bool, reduction: int, w
     with device_of(grad):
         sums = _row_dots(rows, rows)
         wrap_triton(norm_penalty_kernel)[(1,)](
-            sums, value, norms, B, parts, *words(target), *words(_factor(B, reduction, weight)),
+            sums, value, norms, B, parts, *words(target), *words(row_factor(B, reduction, weight)),
             ONE_SIDED=one_sided, REDUCED=reduction != 0, ROWS=ROWS,
         )  # fmt: skip
     return value, norms
@@ -201,7 +202,7 @@ def norm_penalty_backward(
         with device_of(grad):
             wrap_triton(norm_penalty_backward_kernel)[lambda meta: (B * triton.cdiv(D, meta["BLOCK"]),)](
                 grad_value.contiguous(), rows, norms.contiguous(), grad_x, D, size_class(D),
-                *words(target), *words(_factor(B, reduction, weight)), ONE_SIDED=one_sided, REDUCED=reduction != 0,
+                *words(target), *words(row_factor(B, reduction, weight)), ONE_SIDED=one_sided, REDUCED=reduction != 0,
             )  # fmt: skip
     return in_layout_of(grad, grad_x)
 
@@ -219,7 +220,7 @@ def norm_penalty_double_backward(
     with device_of(grad):
         wrap_triton(norm_penalty_double_backward_kernel)[lambda meta: (B * triton.cdiv(D, meta["BLOCK"]) + 1,)](
             grad_rows, outer, rows, norms.contiguous(), _row_dots(grad_rows, rows), grad_grad_value, grad_x,
-            B, D, parts, size_class(D), *words(target), *words(_factor(B, reduction, weight)),
+            B, D, parts, size_class(D), *words(target), *words(row_factor(B, reduction, weight)),
             ONE_SIDED=one_sided, REDUCED=reduction != 0, ROWS=ROWS,
         )  # fmt: skip
     return in_layout_of(grad_value, grad_grad_value), in_layout_of(grad, grad_x)

@@ -45,7 +45,8 @@ def fully_connected_layers(critic: Any, x: Tensor) -> Layers | None:
     """The layers of an nn.Sequential that is known to do nothing else; looked up anew for every call."""
     if type(critic) is not nn.Sequential or not runs_its_forward_alone(critic) or type(x) is not Tensor:
         return None
-    if not (x.is_cpu or x.is_cuda and _backend.is_native(x, "mlp_critic_loss")):  # on a GPU it is fast in one operator
+    # On a GPU it is fast in kernels only.
+    if not (x.is_cpu or x.is_cuda and (_backend.is_native(x, "mlp_critic_loss") or _backend.is_triton(x))):
         return None
     # Whoever watches or changes what the layers call must go on seeing it.
     if (

@@ -98,7 +98,7 @@ def eager_function(
         forward, backward = _listened(forward, backward)
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function = type(name, (torch.autograd.Function,), functions)
-    # Function.apply unwraps what functorch has left behind, as the operators do too, at half the cost of the whole call.
+    # Function.apply first unwraps what functorch has left behind, as operators do too, at half the cost of the call.
     direct = super(torch.autograd.Function, function).apply
 
     def apply(*args: Any) -> Any:

@@ -14,6 +14,7 @@ from .._triton import kernel_matvec as _kernel_matvec  # noqa: F401
 from .._triton import kernel_sums as _kernel_sums  # noqa: F401
 from .._triton import minibatch_discrimination as _minibatch_discrimination  # noqa: F401
 from .._triton import minibatch_stddev as _minibatch_stddev  # noqa: F401
+from .._triton import mlp_critic_loss as _mlp_critic_loss  # noqa: F401
 from .._triton import norm_penalty as _norm_penalty  # noqa: F401
 from .._triton import rmsprop_clip as _rmsprop_clip  # noqa: F401
 from .._triton import weight_clip as _weight_clip  # noqa: F401
@@ -24,6 +25,7 @@ from . import kernel_matvec as kernel_matvec_formulas
 from . import kernel_sums as kernel_sums_formulas
 from . import minibatch_discrimination as minibatch_discrimination_formulas
 from . import minibatch_stddev as minibatch_stddev_formulas
+from . import mlp_critic_loss as mlp_critic_loss_formulas
 from . import norm_penalty as norm_penalty_formulas
 from ._autograd import below_autograd
 
@@ -34,6 +36,7 @@ kernel_matvec = kernel_matvec_formulas.register("_triton")
 kernel_sums, _, _ = kernel_sums_formulas.register("_triton")
 minibatch_discrimination = minibatch_discrimination_formulas.register("_triton")
 minibatch_stddev = minibatch_stddev_formulas.register("_triton")
+mlp_critic_loss = mlp_critic_loss_formulas.register("_triton")
 norm_penalty, _ = norm_penalty_formulas.register("_triton")
 
 

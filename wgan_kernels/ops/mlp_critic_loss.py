@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,9 +40,22 @@ def _backward(ctx: Any, *_: Any) -> None:
     )
 
 
-_operator = torch.ops.wgan_kernels.mlp_critic_loss.default
-torch.library.register_fake("wgan_kernels::mlp_critic_loss", _fake, lib=_schemas.LIBRARY)
-torch.library.register_autograd("wgan_kernels::mlp_critic_loss", _backward, lib=_schemas.LIBRARY)
+def register(back_end: str = "") -> Callable[..., MLPCriticLoss]:
+    """Gives the operator of a back end ('' or '_triton') its fake kernel and what says that it has no derivative;
+    returns how to call it."""
+    name = f"mlp_critic_loss{back_end}"
+    torch.library.register_fake(f"wgan_kernels::{name}", _fake, lib=_schemas.LIBRARY)
+    torch.library.register_autograd(f"wgan_kernels::{name}", _backward, lib=_schemas.LIBRARY)
+    operator = getattr(torch.ops.wgan_kernels, name).default
+
+    def call(*arguments: Any) -> MLPCriticLoss:
+        compiling = torch.compiler.is_compiling()
+        return MLPCriticLoss(*(operator(*arguments) if compiling else below_autograd(operator, *arguments)))
+
+    return call
+
+
+_mlp_critic_loss = register()
 
 
 def mlp_critic_loss(
@@ -88,8 +101,8 @@ def mlp_critic_loss(
         ValueError: a target that is negative or not finite; a reduction other than 'mean' and 'sum'; with grad mode
             on, a tensor that requires grad.
 
-    Not differentiable. Norms, v and sums of scores run in float64, products in the dtype of mixed, all in a fixed
-    order: the same input gives the same bits for any number of threads.
+    Not differentiable. Norms, v and sums of scores run in float64, products in the dtype of mixed (on Triton in TF32
+    where torch may use it), all in a fixed order: the same input gives the same bits for any number of threads.
     Source: Gulrajani et al. 2017, "Improved Training of Wasserstein GANs", equation 3.
     """
     _checks.penalty(target, one_sided, reduction)
@@ -97,11 +110,15 @@ def mlp_critic_loss(
     tensors = (mixed, real, fake, *weights, *biases)
     if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in tensors]):
         raise ValueError("mlp_critic_loss is not differentiable: samples, weights and biases must be detached")
-    if not _backend.is_native(mixed, "mlp_critic_loss", len(weights)):
+    if _backend.is_native(mixed, "mlp_critic_loss", len(weights)):
+        run = _mlp_critic_loss
+    elif _backend.is_triton(mixed):
+        from . import _triton_operators
+
+        run = _triton_operators.mlp_critic_loss
+    else:
         settings = (target, one_sided, reduction, weight, needs_grads)
         return reference.mlp_critic_loss(mixed, real, fake, weights, biases, slopes, *settings)
     settings = (target, one_sided, _REDUCTION_CODES[reduction], weight, needs_grads)
     biases = [mixed.new_empty(0) if bias is None else bias for bias in biases]
-    arguments = (mixed, real, fake, weights, biases, slopes, *settings)
-    compiling = torch.compiler.is_compiling()
-    return MLPCriticLoss(*(_operator(*arguments) if compiling else below_autograd(_operator, *arguments)))
+    return run(mixed, real, fake, weights, biases, slopes, *settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -16,16 +17,14 @@ try:
     from .config import Config, parse
     from .data import load
     from .evaluation import Judge
-    from .files import DataError
     from .loop import Training
     from .networks import ARCHITECTURES
     from .objectives import make_objective
-    from .pictures import save_comparison, save_pictures
-    from .results import metrics_of, save_metrics, summary
-    from .run import Interrupt, Record, train
+    from .pictures import draw_comparison, save, save_pictures
+    from .run import Interrupt, Record, metrics_of, save_metrics, summary, train
     from .verification import Verifier
 except ModuleNotFoundError as error:
-    if error.name not in ("PIL", "jsonargparse", "matplotlib", "numpy", "sklearn", "tqdm", "yaml"):
+    if error.name not in ("PIL", "jsonargparse", "matplotlib", "numpy", "scipy", "sklearn", "tqdm", "yaml"):
         raise
     sys.exit(f"wgan-train needs {error.name}: install the package with its [trainer] extra")
 
@@ -35,16 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns the exit status: 0 finished, 1 failed, 2 could not start, 130 or 143 interrupted by Ctrl-C or SIGTERM.
     """
-    config = parse(arguments)
+    config, status = parse(arguments), 2
     with ranks.process_group(config.device), wk.use_backend(config.backend), Interrupt() as interrupt:
         torch.set_num_threads(config.threads)
-        status = 2
         try:
             training, record = start(config)
             status = 1
             return run(training, record, interrupt)
-        except (DataError, FileError, ValueError) as error:
-            if status == 1 and type(error) is ValueError:
+        except (FileError, ValueError) as error:
+            if status == 1 and not isinstance(error, FileError):
                 raise
             print(f"wgan-train: error: {error}", file=sys.stderr)
             return status
@@ -74,14 +72,15 @@ def start(config: Config) -> tuple[Training, Record]:
 
 def run(training: Training, record: Record, interrupt: Interrupt) -> int:
     """Trains, saves, compares and reports; the first rank alone writes and speaks."""
-    config, first = training.config, ranks.number() == 0
-    verifier, judge = Verifier(config), Judge(training.data) if first else None
-    if first:
+    config, verifier = training.config, Verifier(training.config)
+    judge = Judge(training.data) if ranks.number() == 0 else None
+    if judge:
         with replacing(config.out / "config.yaml") as path:
             path.write_text(config.to_yaml())
     train(training, judge, verifier, interrupt, record)
-    status = {"finished": 0, "interrupted": 128 + interrupt.signal}.get(record.outcome, 1)
-    if not first:
+    stopped = 128 + (interrupt.requested or signal.SIGINT)  # by a signal, maybe of another rank
+    status = {"finished": 0, "interrupted": stopped}.get(record.outcome, 1)
+    if not judge:
         return status
     metrics = metrics_of(training, judge, verifier, record)
     save_pictures(config.out, training, record, judge)
@@ -91,7 +90,7 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
         if found := compare(config, training.data, interrupt):
             metrics["comparison"] = found
             status = int(not found["same_curve"])
-            save_comparison(config.out / "comparison.png", found)
+            save(config.out / "comparison.png", (9, 5), draw_comparison, found)
             save_metrics(config, metrics)
     print(summary(metrics))
     if record.explanation:

@@ -15,7 +15,7 @@ import torch
 
 from .config import Config
 
-FORMAT = "wgan_kernels.trainer 2"
+FORMAT = "wgan_kernels.trainer 3"
 NAME = "checkpoint.pt"
 
 
@@ -27,8 +27,7 @@ def prepare(folder: Path) -> None:
     """Makes the folder and proves that files can be written there, before any time is spent."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise FileError(f"argument --out: must be a writable folder, got {str(folder)!r}: {error.strerror}") from error
 
@@ -66,16 +65,15 @@ def load_checkpoint(config: Config) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location=config.device)
     except Exception as error:  # whatever torch, zipfile and pickle make of what is no checkpoint
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise FileError(f"{path}: cannot be read as a checkpoint, and was left as it is: {reason}") from error
-    got = state.get("format", "none") if isinstance(state, dict) else type(state).__name__
-    if got != FORMAT:
-        raise FileError(f"{path}: is no checkpoint of this trainer, of format {FORMAT!r}, got {got!r}; left as it is")
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise FileError(f"{path}: is no checkpoint of this trainer, of format {FORMAT!r}; left as it is")
+    had, wanted = state["config"], config.plain()
     for name in [each.name for each in fields(Config) if not each.metadata.get("free")]:
-        wanted, had = config.plain()[name], state["config"].get(name)
-        if wanted != had:
-            wrong = f"argument --{name.replace('_', '-')}: must be that of the run in {path}, {had!r}, got {wanted!r}"
-            raise FileError(f"{wrong}; its config.yaml has all of them, for --config")
+        if wanted[name] != had.get(name):
+            wrong = f"argument --{name.replace('_', '-')}: must be that of the run in {path}, {had.get(name)!r}"
+            raise FileError(f"{wrong}, got {wanted[name]!r}; its config.yaml has all of them, for --config")
     return state

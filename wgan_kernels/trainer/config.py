@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NoReturn, get_type_hints
 
 import torch
 import yaml
@@ -25,8 +26,8 @@ Share = restricted_number_type("Share", float, [(">=", 0), ("<", 1)])
 
 ObjectiveName = Literal["gan", "nsgan", "wgan", "wgan-gp", "mmd-gan", "wae-mmd", "wae-gan"]
 ArchitectureName = Literal["mlp-small", "mlp", "mlp-deep", "dcgan", "dcgan-layer-norm", "dcgan-constant", "resnet"]
-
-
+BackendName = Literal["auto", "native", "triton", "reference"]
+BACKEND = os.environ.get("WGAN_KERNELS_BACKEND", "auto")
 DATA = (
     "digits, fashion-mnist, 8gaussians, 25gaussians, swissroll, segments; a folder of IDX files or images; a .npy or "
     ".npz file; or package.module:name of a torch Dataset"
@@ -65,9 +66,7 @@ class Config:
     out: Path = _option(Path("runs/latest"), "folder for the results; those of an earlier run are replaced", free=True)
     resume: bool = _option(False, "continue from the checkpoint in --out, if there is one", free=True)
     checkpoint_every: Count = _option(500, "steps between checkpoints; 0: at the end only", free=True)
-    backend: Literal["auto", "native", "triton", "reference"] = _option(
-        os.environ.get("WGAN_KERNELS_BACKEND", "auto"), "what serves the library's functions"
-    )
+    backend: BackendName = _option(BACKEND, "what serves the library's functions")
     device: Literal["cpu", "cuda"] = _option("cpu", "where networks and data live")
     threads: Threads = _option(1, "threads of torch; networks this small gain little from more", free=True)
     amp: bool = _option(False, "autocast to bfloat16")
@@ -79,13 +78,13 @@ class Config:
 
     def own_settings(self) -> dict[str, Any]:
         """What is asked of the objective instead of its defaults."""
-        own = {each.name: getattr(self, each.name) for each in fields(self) if each.metadata.get("own")}
-        return {name: value for name, value in own.items() if value}
+        own = [each.name for each in fields(self) if each.metadata.get("own")]
+        return {name: getattr(self, name) for name in own if getattr(self, name)}
 
     def resolved(self, objective: Any) -> Config:
         """With the objective's defaults in the place of None, for the record."""
-        own = {each.name: getattr(objective, each.name, None) for each in fields(self) if each.metadata.get("own")}
-        return replace(self, **{name: value for name, value in own.items() if value is not None})
+        missing = [each.name for each in fields(self) if getattr(self, each.name) is None]
+        return replace(self, **{name: getattr(objective, name, None) for name in missing})
 
     def plain(self) -> dict[str, Any]:
         """Numbers and strings, as files take them."""
@@ -101,7 +100,8 @@ def _plain(value: Any) -> Any:
     return next((kind(value) for kind in (bool, int, float) if isinstance(value, kind)), value)
 
 
-def make_parser() -> ArgumentParser:
+def parse(arguments: Sequence[str] | None = None) -> Config:
+    """The configuration that a command line asks for; exits with a message that names the option when it is wrong."""
     about = "Trains generative networks, checking steps against plain PyTorch."
     parser = ArgumentParser(prog="wgan-train", description=about, allow_abbrev=False)
     parser.add_argument("--config", action=ActionConfigFile, help="a YAML file of options, such as a run's config.yaml")
@@ -110,31 +110,24 @@ def make_parser() -> ArgumentParser:
         kind = {"action": ActionYesNo(no_prefix="no-")} if types[each.name] is bool else {"type": types[each.name]}
         option = f"--{each.name.replace('_', '-')}"
         parser.add_argument(option, default=each.default, help=each.metadata["help"], **kind)
-    return parser
-
-
-def parse(arguments: Sequence[str] | None = None) -> Config:
-    """The configuration that a command line asks for; exits with a message that names the option when it is wrong."""
-    parser = make_parser()
-    given = parser.parse_args(arguments).as_dict()
-    given.pop("config")
-    config = Config(**{name: _plain(value) for name, value in given.items()})
-    if problem := _problem(config):
-        parser.error(problem)
+    given = parser.parse_args(arguments)
+    config = Config(**{each.name: _plain(given[each.name]) for each in fields(Config)})
+    _check(config, parser.error)
     return config
 
 
-def _problem(config: Config) -> str | None:
-    """Why there can be no such run on this machine."""
+def _check(config: Config, error: Callable[[str], NoReturn]) -> None:
+    """Calls error with the reason where there can be no such run on this machine."""
     if config.device == "cuda" and not torch.cuda.is_available():
-        return "argument --device: 'cuda' needs a GPU and a torch built for it"
+        error("argument --device: 'cuda' needs a GPU and a torch built for it")
     if config.cuda_graphs and config.device != "cuda":
-        return f"argument --cuda-graphs: needs --device cuda, got --device {config.device}"
+        error(f"argument --cuda-graphs: needs --device cuda, got --device {config.device}")
     if config.cuda_graphs and (config.compile or config.historical_averaging):
-        return "argument --cuda-graphs: does not go with --compile or --historical-averaging"
+        error("argument --cuda-graphs: does not go with --compile or --historical-averaging")
+    if config.tensorboard and not find_spec("tensorboard"):
+        error("argument --tensorboard: needs the package tensorboard")
     try:  # the library says which back ends there are, and which serve the tensors of a run
         with wk.use_backend(config.backend):
             wk.norm_penalty(torch.ones(1, 1, device=config.device))
-    except (RuntimeError, ValueError) as error:
-        return f"argument --backend: {error}"
-    return None
+    except (RuntimeError, ValueError) as problem:
+        error(f"argument --backend: {problem}")

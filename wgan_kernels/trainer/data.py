@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,32 +48,16 @@ def load(name: str, least_side: int = 0) -> Data:
     Raises:
         files.DataError: says which file is wrong, and how.
     """
-    if name in TOYS:
-        data = TOYS[name]()
-    elif name == "digits":
-        data = load_digits()
-    elif name == "fashion-mnist":
-        if not FASHION_MNIST.is_dir():
-            raise files.DataError(f"{FASHION_MNIST}: no such folder: install dataset-fashion-mnist, or name one")
-        data = _from_files(FASHION_MNIST)
-    else:
-        data = _from_files(name)
+    known = {"digits": load_digits, "fashion-mnist": load_fashion_mnist, **TOYS}
+    data = known[name]() if name in known else load_files(name)
     if not least_side:
         return data
     if not data.is_image:
         raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
-    return resized(data, max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))))
-
-
-def resized(data: Data, side: int) -> Data:
-    def scale(flat: Tensor) -> Tensor:
-        images = functional.interpolate(flat.unflatten(1, data.shape), size=(side, side), mode="bilinear")
-        return images.flatten(1)
-
-    shape = (data.shape[0], side, side)
-    if shape == data.shape:
-        return data
-    return data._replace(train=scale(data.train), held_out=scale(data.held_out), shape=shape)
+    sides = (max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))),) * 2
+    images = (samples.unflatten(1, data.shape) for samples in (data.train, data.held_out))
+    train, held_out = (functional.interpolate(each, sides, mode="bilinear").flatten(1) for each in images)
+    return Data(train, held_out, (data.shape[0], *sides), data.bounded)
 
 
 def load_digits() -> Data:
@@ -87,57 +70,62 @@ def load_digits() -> Data:
     return Data(*[torch.as_tensor(part).float() / (BRIGHTEST / 2) - 1 for part in parts], (1, 8, 8), bounded=True)
 
 
-def _from_files(where: str | Path) -> Data:
+def load_fashion_mnist() -> Data:
+    if not FASHION_MNIST.is_dir():
+        raise files.DataError(f"{FASHION_MNIST}: no such folder: install dataset-fashion-mnist, or name one")
+    return load_files(FASHION_MNIST)
+
+
+def load_files(where: str | Path) -> Data:
     train, held_out = files.read(where)
     if held_out is None:
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-        held_out, train = train[order].split([round(HELD_OUT * len(train)), len(train) - round(HELD_OUT * len(train))])
+        train, held_out = split(train[torch.randperm(len(train), generator=seeded())])
     if len(held_out) < 2:
         raise files.DataError(f"{where}: needs more samples, got {len(train) + len(held_out)}")
     shape = tuple(train.shape[1:])
     return Data(train.flatten(1), held_out.flatten(1), shape, bounded=len(shape) == 3)
 
 
-def _toy(draw: Callable[[int, torch.Generator], Tensor], modes: Modes | None = None) -> Data:
-    points = draw(TOY_SIZE, torch.Generator().manual_seed(0))
-    held_out, train = points.split([round(HELD_OUT * TOY_SIZE), TOY_SIZE - round(HELD_OUT * TOY_SIZE)])
-    return Data(train, held_out, (2,), modes=modes)
+def split(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Those to train on, and the first ones, which are held out."""
+    held_out, train = samples.tensor_split([round(HELD_OUT * len(samples))])
+    return train, held_out
 
 
-def _mixture(centres: Tensor, sigma: float) -> Data:
-    def draw(number: int, random: torch.Generator) -> Tensor:
-        which = torch.randint(len(centres), (number,), generator=random)
-        return centres[which] + sigma * torch.randn(number, 2, generator=random)
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
 
-    return _toy(draw, Modes(centres, sigma))
+
+def mixture(centres: Tensor, sigma: float) -> Data:
+    random = seeded()
+    which = torch.randint(len(centres), (TOY_SIZE,), generator=random)
+    points = centres[which] + sigma * torch.randn(TOY_SIZE, 2, generator=random)
+    return Data(*split(points), (2,), modes=Modes(centres, sigma))
 
 
 def eight_gaussians() -> Data:
     """On a circle of radius 2, of standard deviation 0.1."""
     angles = torch.arange(8) * (math.tau / 8)
-    return _mixture(2 * torch.stack([angles.cos(), angles.sin()], 1), 0.1)
+    return mixture(2 * torch.stack([angles.cos(), angles.sin()], 1), 0.1)
 
 
 def twenty_five_gaussians() -> Data:
     """On a grid of 5x5, with the figures of the code of Gulrajani et al. 2017."""
     line = torch.linspace(-2, 2, 5) / math.sqrt(2)
-    return _mixture(torch.cartesian_prod(line, line), 0.05 / math.sqrt(2))
+    return mixture(torch.cartesian_prod(line, line), 0.05 / math.sqrt(2))
 
 
 def swiss_roll() -> Data:
     """That of scikit-learn without its second coordinate, with the figures of that code."""
-
-    def draw(number: int, random: torch.Generator) -> Tensor:
-        points, _ = datasets.make_swiss_roll(number, noise=0.25, random_state=random.initial_seed())
-        return torch.as_tensor(points[:, [0, 2]]).float() / 7.5
-
-    return _toy(draw)
+    points, _ = datasets.make_swiss_roll(TOY_SIZE, noise=0.25, random_state=0)
+    return Data(*split(torch.as_tensor(points[:, [0, 2]]).float() / 7.5), (2,))
 
 
 def parallel_segments(theta: float = 1.0) -> Data:
     """(theta, Z), Z ~ U[0, 1] (Arjovsky et al. 2017, example 1)."""
-    return _toy(lambda number, random: torch.rand(number, 2, generator=random) * torch.tensor([0, 1]) +
-                torch.tensor([theta, 0]))  # fmt: skip
+    points = torch.rand(TOY_SIZE, 2, generator=seeded())
+    points[:, 0] = theta
+    return Data(*split(points), (2,))
 
 
 TOYS = {"8gaussians": eight_gaussians, "25gaussians": twenty_five_gaussians, "swissroll": swiss_roll}

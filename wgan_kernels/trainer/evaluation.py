@@ -33,11 +33,10 @@ class Judge:
         """Of a mixture: how many modes have 1 % of the samples within 4 sigma, and what part of all is that near."""
         if self._modes is None:
             return None
-        distances, nearest = torch.cdist(samples, self._modes.centres).min(dim=1)
-        near = distances < 4 * self._modes.sigma
-        counts = torch.bincount(nearest[near], minlength=len(self._modes.centres))
-        found = int((counts >= 0.01 * len(samples)).sum())
-        return {"modes": len(counts), "found": found, "near": near.float().mean().item()}
+        centres, sigma = self._modes
+        distances, nearest = torch.cdist(samples, centres).min(dim=1)
+        shares = torch.bincount(nearest[distances < 4 * sigma], minlength=len(centres)) / len(samples)
+        return {"modes": len(centres), "found": int((shares >= 0.01).sum()), "near": shares.sum().item()}
 
 
 def fitted_gaussian(samples: Tensor) -> Tensor:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import importlib
-import math
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,50 +29,43 @@ def read(where: str | Path) -> tuple[Tensor, Tensor | None]:
     Dataset, or of a function that makes one.
     """
     path = Path(where)
+    parts = {part: each for part in ("train", "t10k") for each in path.glob(f"{part}{IDX}*")}
+    if "train" in parts:
+        return read_idx(parts["train"]), read_idx(parts["t10k"]) if "t10k" in parts else None
     if path.is_dir():
-        if found := idx_file(path, "train"):
-            other = idx_file(path, "t10k")
-            return read_idx(found), read_idx(other) if other else None
         return read_images(path), None
     if path.suffix in (".npy", ".npz"):
         return read_numpy(path), None
-    if ":" in str(where) and not path.exists():
+    if path.exists():
+        raise DataError(f"{where}: is no folder and no .npy or .npz file")
+    if ":" in str(where):
         return read_dataset(str(where)), None
-    problem = "is no folder and no .npy or .npz file" if path.exists() else "no such file or folder"
-    raise DataError(f"{where}: {problem}")
-
-
-def idx_file(folder: Path, part: str) -> Path | None:
-    return next((path for end in ("", ".gz") if (path := folder / f"{part}{IDX}{end}").is_file()), None)
+    raise DataError(f"{where}: no such file or folder")
 
 
 def read_idx(path: Path) -> Tensor:
     """Images of bytes, as MNIST's are kept: big-endian 0x803, number, height and width, then the pixels."""
     with naming(path):
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    if len(content) < 16 or int.from_bytes(content[:4], "big") != 0x803:
+    if len(content) < 16 or content[:4] != b"\0\0\x08\x03":
         raise DataError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
-    number, height, width = (int(each) for each in np.frombuffer(content, ">u4", count=3, offset=4))
-    if len(content) != 16 + number * height * width:
-        wanted = f"{number} images of {height}x{width} are {number * height * width} bytes"
-        raise DataError(f"{path}: is cut off or too long: {wanted}, got {len(content) - 16}")
-    pixels = np.frombuffer(content, np.uint8, offset=16).reshape(number, 1, height, width)
-    return _checked(path, torch.from_numpy(pixels.copy()))
+    number, height, width = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
+    wanted, got = number * height * width, len(content) - 16
+    if got != wanted:
+        words = f"{number} images of {height}x{width} are {wanted} bytes, got {got}"
+        raise DataError(f"{path}: is cut off or too long: {words}")
+    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(number, height, width))
 
 
 def read_numpy(path: Path) -> Tensor:
     """(N, P) rows as they are; (N, H, W), (N, C, H, W) or (N, H, W, C) images of bytes, or of numbers in [-1, 1]."""
     with naming(path):
         content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.lib.npyio.NpzFile):
+        if path.suffix == ".npz":
             if len(content.files) != 1:
                 raise ValueError(f"it must hold one array, got {', '.join(content.files) or 'none'}")
             content = content[content.files[0]]
-    if content.dtype.kind not in "uif":
-        raise DataError(f"{path}: must hold numbers, got {content.dtype}")
-    if content.dtype != np.uint8:
-        content = content.astype(np.float32)
-    return _checked(path, torch.from_numpy(np.ascontiguousarray(content)))
+    return checked(path, content)
 
 
 def read_images(folder: Path) -> Tensor:
@@ -89,18 +80,17 @@ def read_images(folder: Path) -> Tensor:
         if images[-1].size != images[0].size:
             raise DataError(f"{path}: must be as large as {paths[0]}, {images[0].size}, got {images[-1].size}")
     mode = "L" if all(image.mode == "L" for image in images) else "RGB"
-    return _checked(folder, torch.from_numpy(np.stack([np.asarray(image.convert(mode)) for image in images])))
+    return checked(folder, np.stack([image.convert(mode) for image in images]))
 
 
 def read_dataset(name: str) -> Tensor:
     """All samples of package.module:name; of tuples, such as (image, label), the first."""
-    module, _, attribute = name.partition(":")
     with naming(name):
-        dataset: Any = getattr(importlib.import_module(module), attribute)
+        dataset = pkgutil.resolve_name(name)
         dataset = dataset if hasattr(dataset, "__getitem__") and not isinstance(dataset, type) else dataset()
         samples = [dataset[index] for index in range(len(dataset))]
-        samples = torch.stack([sample[0] if isinstance(sample, (tuple, list)) else sample for sample in samples])
-    return _checked(name, samples)
+        rows = torch.stack([sample[0] if isinstance(sample, (tuple, list)) else sample for sample in samples]).numpy()
+    return checked(name, rows)
 
 
 @contextmanager
@@ -112,19 +102,24 @@ def naming(where: str | Path) -> Iterator[None]:
         raise DataError(f"{where}: cannot be read: {error}") from error
 
 
-def _checked(where: str | Path, samples: Tensor) -> Tensor:
+def checked(where: str | Path, samples: np.ndarray) -> Tensor:
     """Rows as they are, images as (N, C, H, W) in [-1, 1]."""
-    shape = tuple(samples.shape)
-    if samples.dim() == 3:
-        samples = samples.unsqueeze(1)
-    elif samples.dim() == 4 and samples.size(1) not in COLOURS:
-        samples = samples.permute(0, 3, 1, 2)
-    if samples.dim() not in (2, 4) or 0 in shape or (samples.dim() == 4 and samples.size(1) not in COLOURS):
+    shape = samples.shape
+    if samples.dtype.kind not in "buif":
+        raise DataError(f"{where}: must hold numbers, got {samples.dtype}")
+    if samples.ndim == 3:
+        samples = samples[:, None]
+    elif samples.ndim == 4 and shape[1] not in COLOURS:
+        samples = samples.transpose(0, 3, 1, 2)
+    is_image = samples.ndim == 4 and samples.shape[1] in COLOURS
+    if not (is_image or samples.ndim == 2) or 0 in shape:
         raise DataError(f"{where}: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels, got {shape}")
-    scaled = samples.float() / 127.5 - 1 if samples.dtype == torch.uint8 and samples.dim() == 4 else samples.float()
-    low, high = (each.item() for each in scaled.aminmax())
-    if not (math.isfinite(low) and math.isfinite(high)):
+    values = torch.tensor(samples, dtype=torch.float32).contiguous()
+    if is_image and samples.dtype == np.uint8:
+        values = values / 127.5 - 1
+    if not values.isfinite().all():
         raise DataError(f"{where}: holds numbers that are not finite")
-    if samples.dim() == 4 and not -1 <= low <= high <= 1:
+    low, high = values.min(), values.max()
+    if is_image and not -1 <= low <= high <= 1:
         raise DataError(f"{where}: images must be bytes or numbers in [-1, 1], got numbers from {low:g} to {high:g}")
-    return scaled.contiguous()
+    return values

@@ -16,30 +16,31 @@ from typing import Any, NoReturn
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
     """The group that torchrun's environment describes; none where there is no such environment, or a group already."""
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
-        yield
-        return
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    own = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized()
+    if own:
+        if device == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
     try:
         yield
     finally:
-        dist.destroy_process_group()
+        if own:
+            dist.destroy_process_group()
 
 
 def leave(status: int) -> NoReturn:
     """Ends the process. Among several, past the interpreter's own way out, on which a thread of gloo may abort it."""
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def count() -> int:
@@ -52,15 +53,13 @@ def number() -> int:
 
 def own(rows: Tensor) -> Tensor:
     """This rank's share of joined rows (B, ...)."""
-    return rows if count() == 1 else rows.chunk(count())[number()]
+    return rows.chunk(count())[number()]
 
 
 def joined(rows: Tensor) -> Tensor:
     """The rows (B / ranks, ...) of all ranks, (B, ...)."""
-    if count() == 1:
-        return rows
     places = [rows if rank == number() else torch.zeros_like(rows) for rank in range(count())]
-    return _Sum.apply(torch.cat(places))
+    return rows if count() == 1 else _Sum.apply(torch.cat(places))
 
 
 class _Sum(torch.autograd.Function):
@@ -78,16 +77,13 @@ class _Sum(torch.autograd.Function):
 
 
 def average_gradients(params: Iterable[nn.Parameter]) -> None:
-    if count() == 1:
-        return
-    grads = [param.grad for param in params if param.grad is not None]
-    flat = averaged(torch.cat([grad.flatten() for grad in grads]))
-    for grad, part in zip(grads, flat.split([grad.numel() for grad in grads]), strict=True):
-        grad.copy_(part.view_as(grad))
+    if count() > 1:
+        grads = [param.grad for param in params if param.grad is not None]
+        vector_to_parameters(averaged(parameters_to_vector(grads)), grads)
 
 
 def averaged(values: Tensor) -> Tensor:
-    """The mean over the ranks."""
+    """The mean over the ranks, in place."""
     if count() > 1:
         dist.all_reduce(values)
         values /= count()
@@ -96,4 +92,4 @@ def averaged(values: Tensor) -> Tensor:
 
 def any_rank(wish: bool, device: torch.device) -> bool:
     """Whether one of the ranks wishes it: all get the same answer."""
-    return wish if count() == 1 else bool(averaged(torch.tensor(float(wish), device=device)) > 0)
+    return averaged(torch.tensor(float(wish), device=device)).item() > 0

@@ -10,32 +10,30 @@ other side of a kink does not stop a run; with autocast it is not held to anythi
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import dataclass
+import operator
+from copy import deepcopy
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from . import ranks
 from .config import Config
 from .loop import Training
 from .objectives import make_objective
-from .objectives.base import Batch, Objective, Terms, Update
+from .objectives.base import Batch, Terms, Update
 
 TOLERANCE = 1e-9
 TINY = torch.finfo(torch.float64).tiny
-
-
-def float32_tolerance(batch_size: int) -> float:
-    return 1 / batch_size
 
 
 class VerificationError(Exception):
     """The library and plain PyTorch disagree; the message is the report."""
 
 
-@dataclass
-class Errors:
+class Errors(NamedTuple):
     """Relative errors."""
 
     loss: float = 0.0
@@ -44,85 +42,74 @@ class Errors:
     float32_loss: float = 0.0
 
 
+class Side(NamedTuple):
+    """What one objective gives in float64: terms, gradients, and the weights that they lead to."""
+
+    terms: Terms
+    gradients: dict[str, Tensor]
+    weights: dict[str, Tensor]
+
+
 class Verifier:
-    """Checks every step that config.verify divides, none for 0, and keeps count."""
+    """Checks updates of a run, counts them, and keeps the largest errors."""
 
     def __init__(self, config: Config) -> None:
-        self.interval, self.checks, self.worst = config.verify, 0, Errors()
-        self._plain = make_objective(config, plain=True)
+        self.config = replace(config, amp=False, compile=False, cuda_graphs=False)
+        self.checks, self.worst = 0, Errors()
 
-    def due(self, step: int) -> Verifier | None:
-        """Itself when this step is to be checked."""
-        return self if self.interval and step % self.interval == 0 else None
-
-    def __call__(self, update: Update, training: Training, batch: Batch, terms: Terms) -> None:
+    def __call__(self, update: Update, training: Training, batch: Batch, trained: Terms) -> None:
         """Compares an update of the objective with the plain one; raises VerificationError beyond tolerance.
 
         Args:
             training: as it is before the update; left so.
-            terms: what the objective gave for the batch in the precision of the run.
+            trained: what the objective gave for the batch in the precision of the run.
         """
-        exact = Batch(*[None if each is None else each.double() for each in batch])
-        library, plain = (Side(each, update.name, training, exact) for each in (training.objective, self._plain))
-        if not plain.loss.isfinite():
+        library, plain = (self._side(update, training, batch, plain) for plain in (False, True))
+        loss = plain.terms["loss"]
+        if not loss.isfinite():
             return  # diverged, whoever computes it
-        rows = next(len(each) for each in (batch.real, batch.latent) if each is not None)
-        float32 = math.inf if training.config.amp else float32_tolerance(rows)
-        found, limits = _errors(terms, library, plain), Errors(TOLERANCE, TOLERANCE, TOLERANCE, float32)
+        # The parts of a loss may cancel: errors are relative to their size, not to that of their sum.
+        parts = [plain.terms["size"]] if "size" in plain.terms else plain.terms.values()
+        size = torch.stack([part.abs() for part in parts]).sum().clamp(min=TINY)
+        found = Errors(
+            ((library.terms["loss"] - loss).abs() / size).item(),
+            _difference(library.gradients, plain.gradients),
+            _difference(library.weights, plain.weights),
+            ((trained["loss"] - loss).abs() / size).item(),
+        )
+        one_sample = ranks.count() / training.objective.batch_size
+        limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, math.inf if training.config.amp else one_sample)
         # Written so that NaN does not pass.
-        if not all(error <= getattr(limits, name) for name, error in vars(found).items()):
+        if not all(map(operator.le, found, limits)):
             where = f"step {training.step_count + 1}, {update.name}"
-            raise VerificationError(_report(where, terms["loss"], library, plain, found, limits))
+            raise VerificationError(_report(where, trained, library, plain, found, limits))
         self.checks += 1
-        self.worst = Errors(*[max(pair) for pair in zip(vars(found).values(), vars(self.worst).values(), strict=True)])
+        self.worst = Errors(*map(max, found, self.worst))
 
-
-class Side:
-    """What one objective gives in float64, on copies: terms, gradients, and the weights that they lead to."""
-
-    def __init__(self, objective: Objective, name: str, training: Training, batch: Batch) -> None:
-        (update,) = [each for each in objective.updates() if each.name == name]
-        networks: nn.ModuleDict = copy.deepcopy(training.networks).double()
-        players = {name: p for name, p in networks.named_parameters() if name.partition(".")[0] in update.players}
-        networks.zero_grad()
-        self.terms = update.loss(networks, batch)
-        self.loss = self.terms["loss"]
-        self.loss.backward()  # not autograd.grad, whose gradients may have strides that no optimiser expects
-        for param in players.values():
-            param.grad = torch.zeros_like(param) if param.grad is None else param.grad
-        self.gradients: dict[str, Tensor] = {name: param.grad for name, param in players.items()}
-        optimizer = objective.optimizer(name, players.values())
-        optimizer.load_state_dict(copy.deepcopy(training.optimizers[name].state_dict()))
-        optimizer.step()
-        self.weights: dict[str, Tensor] = {name: param.detach() for name, param in players.items()}
-
-
-def _errors(trained: Terms, library: Side, plain: Side) -> Errors:
-    # The parts of a loss may cancel: errors are relative to their size, not to that of their sum.
-    parts = [plain.terms["size"]] if "size" in plain.terms else plain.terms.values()
-    size = max(sum(part.abs().item() for part in parts), TINY)
-    return Errors(
-        (library.loss - plain.loss).abs().item() / size,
-        _difference(library.gradients, plain.gradients),
-        _difference(library.weights, plain.weights),
-        (trained["loss"] - plain.loss).abs().item() / size,
-    )
+    def _side(self, update: Update, training: Training, batch: Batch, plain: bool) -> Side:
+        data = training.data._replace(train=training.data.train[:1])  # which the batch was drawn from already
+        side = Training(self.config, data, make_objective(self.config, plain), torch.float64)
+        side.load_state_dict(deepcopy(training.state_dict()))
+        terms = side.loss(update, batch.each(Tensor.double))
+        side.descend(update, terms["loss"])
+        players = {name: p for name, p in side.networks.named_parameters() if name.partition(".")[0] in update.players}
+        return Side(terms, {name: p.grad for name, p in players.items()}, {n: p.detach() for n, p in players.items()})
 
 
 def _difference(library: dict[str, Tensor], plain: dict[str, Tensor]) -> float:
     # One scale for all: the exact gradient of the last bias may be 0, and its rounding is not an error.
-    largest = max(value.abs().max().item() for value in plain.values())
+    largest = torch.stack([value.abs().max() for value in plain.values()]).max()
     differences = torch.stack([(library[name] - value).abs().max() for name, value in plain.items()])
-    return differences.max().item() / max(largest, TINY)
+    return (differences.max() / largest.clamp(min=TINY)).item()
 
 
-def _report(where: str, trained: Tensor, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
+def _report(where: str, trained: Terms, library: Side, plain: Side, found: Errors, limits: Errors) -> str:
     lines = [f"{where}: library and plain PyTorch disagree on the same weights and draws"]
-    lines += [f"  relative error {error:9.2e}, tolerance {getattr(limits, name):.0e}: {name}"
-              for name, error in vars(found).items()]  # fmt: skip
-    pairs = {"loss as trained on": (trained, plain.loss)}
-    pairs |= {f"{name}, float64": (library.terms[name], value) for name, value in plain.terms.items()}
-    pairs |= {f"gradient of {name}, norm": (library.gradients[name].norm(), value.norm())
-              for name, value in plain.gradients.items()}  # fmt: skip
+    for name, error, limit in zip(Errors._fields, found, limits):
+        lines.append(f"  relative error {error:9.2e}, tolerance {limit:.0e}: {name}")
     lines.append(f"  {'':40}{'library':>16}{'plain PyTorch':>16}")
+    pairs = {"loss as trained on": (trained["loss"], plain.terms["loss"])}
+    pairs |= {f"{name}, float64": (library.terms[name], value) for name, value in plain.terms.items()}
+    for name, value in plain.gradients.items():
+        pairs[f"gradient of {name}, norm"] = (library.gradients[name].norm(), value.norm())
     return "\n".join(lines + [f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()])

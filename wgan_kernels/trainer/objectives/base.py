@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 import wgan_kernels as wk
 
-from ..layers import OfAllRanks
 from ..networks import Architecture, Sizes
 from ..ranks import joined
 
@@ -30,6 +31,9 @@ class Batch(NamedTuple):
     mix: Tensor | None = None  # (B,) uniform in [0, 1)
     noise: Tensor | None = None  # (2, B, P) normal, for real and for generated samples
 
+    def each(self, function: Callable[[Tensor], Tensor]) -> Batch:
+        return Batch(*[None if value is None else function(value) for value in self])
+
 
 class Update(NamedTuple):
     """One descent of some networks, which is made `times` times in a row."""
@@ -42,10 +46,14 @@ class Update(NamedTuple):
 
 
 class Objective:
-    """Class attributes are the paper's defaults; a run may set those that an objective has, and that are not None."""
+    """Networks, the updates of one step in their order, and their optimisers.
+
+    Class attributes are the paper's defaults; a run may set those that an objective has, and that are not None.
+    """
 
     name: ClassVar[str]
     critic_outputs: ClassVar[int] = 1
+    rates: ClassVar[dict[str, float]] = {}  # of updates, in parts of lr
     batch_size = 64
     latent = 32
     lr = 1e-4
@@ -57,20 +65,17 @@ class Objective:
                 raise ValueError(f"--{setting.replace('_', '-')} makes no sense with {self.name}")
             setattr(self, setting, value)
 
-    def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
-        raise NotImplementedError
-
-    def updates(self) -> list[Update]:
-        """Those of one step, in their order."""
-        raise NotImplementedError
-
     def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """That of the update of this name; settings: what a CUDA graph needs."""
-        return torch.optim.Adam(params, self.lr, betas=self.betas, fused=True, **settings)
+        return torch.optim.Adam(params, self.lr * self.rates.get(name, 1), betas=self.betas, fused=True, **settings)
 
 
 class Adversarial(Objective):
-    """A generator against a critic of samples: critic_steps steps of the critic, then one of the generator."""
+    """A generator against a critic of samples: critic_steps steps of the critic, then one of the generator.
+
+    Their losses are those of critic_terms(critic, real, fake, mix) and generator_terms(critic, fake, real), of which
+    each has what the update draws, and None for the rest.
+    """
 
     critic_steps = 1
     feature_matching = False
@@ -79,17 +84,12 @@ class Adversarial(Objective):
     generator_draws: ClassVar[tuple[str, ...]] = ("latent",)
     critic_draws: ClassVar[tuple[str, ...]] = ("real", "latent")
 
-    def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor | None) -> Terms:
-        raise NotImplementedError
-
-    def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
-        raise NotImplementedError
-
     def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
         critic = architecture.make_critic(sizes, self.critic_outputs)
         if self.minibatch_discrimination:
             *features, last = critic
-            closeness = OfAllRanks(wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM))
+            # The group of all ranks is None where there is one process.
+            closeness = wk.nn.MinibatchDiscrimination(last.in_features, CLOSENESSES, KERNEL_DIM, group=dist.group.WORLD)
             critic = nn.Sequential(*features, closeness, nn.Linear(last.in_features + CLOSENESSES, last.out_features))
         return nn.ModuleDict({"critic": critic, "generator": architecture.make_generator(sizes)})
 
@@ -108,14 +108,12 @@ class Adversarial(Objective):
 
     def generator_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         real, fake = self._seen(batch, networks.generator(batch.latent))
-        if self.feature_matching:
-            return self.match_features(networks.critic, fake, real)
-        return self.generator_terms(networks.critic, fake, real)
+        loss = self.match_features if self.feature_matching else self.generator_terms
+        return loss(networks.critic, fake, real)
 
     def match_features(self, critic: nn.Sequential, fake: Tensor, real: Tensor) -> Terms:
         """||mean f(x) - mean f(G(z))||^2, f what the critic's last layer sees (Salimans et al. 2016, section 3.1)."""
-        features = critic[:-1]
-        of_real, of_fake = (joined(features(each)).mean(0) for each in (real, fake))
+        of_real, of_fake = (joined(critic[:-1](each)).mean(0) for each in (real, fake))
         return {"loss": (of_real - of_fake).square().sum(), "size": of_real.square().sum() + of_fake.square().sum()}
 
     def _seen(self, batch: Batch, fake: Tensor) -> tuple[Any, Tensor]:
@@ -123,3 +121,17 @@ class Adversarial(Objective):
         if batch.noise is None:
             return batch.real, fake
         return None if batch.real is None else batch.real + batch.noise[0], fake + batch.noise[1]
+
+
+def on_reference(objective: type[Objective]) -> type[Objective]:
+    """The objective with its losses on the library's specification, which is plain PyTorch."""
+
+    class Plain(objective):
+        def updates(self) -> list[Update]:
+            return [each._replace(loss=partial(self.on_reference, each.loss)) for each in super().updates()]
+
+        def on_reference(self, loss: Callable[..., Terms], networks: nn.ModuleDict, batch: Batch) -> Terms:
+            with wk.use_backend("reference"):
+                return loss(networks, batch)
+
+    return Plain

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,10 +33,4 @@ class GAN(Adversarial):
         return {"loss": -self.cross_entropy(critic(fake), 0.0) / 2}
 
     def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
-        return functional.binary_cross_entropy_with_logits(scores, scores.new_full((), target).expand_as(scores))
-
-
-class PlainGAN(GAN):
-    def cross_entropy(self, scores: Tensor, target: float) -> Tensor:
-        log_d, log_not_d = -(1 + (-scores).exp()).log(), -(1 + scores.exp()).log()
-        return -(target * log_d + (1 - target) * log_not_d).mean()
+        return functional.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from .base import Terms
-from .gan import GAN, PlainGAN
+from .gan import GAN
 
 
 class NSGAN(GAN):
@@ -14,7 +14,3 @@ class NSGAN(GAN):
     def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
         """-1/2 mean log D(G(z))."""
         return {"loss": self.cross_entropy(critic(fake), 1.0) / 2}
-
-
-class PlainNSGAN(NSGAN):
-    cross_entropy = PlainGAN.cross_entropy

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
-
 import torch
 from torch import nn
 
 from ..networks import Architecture, Sizes, mlp_critic
 from .base import Batch, Terms, Update
-from .gan import GAN, PlainGAN
+from .gan import GAN
 from .wae_mmd import WAE
 
 
@@ -18,14 +15,13 @@ class WAEGAN(WAE):
     """D_gamma = critic, a discriminator of codes: 4 layers of 512 features, with half the learning rate."""
 
     name = "wae-gan"
+    rates = {"critic": 0.5}
     critic_steps = 1
     label_smoothing = 0.0
-    critic_width = 512
 
     def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
         networks = super().make_networks(architecture, sizes)
-        codes = sizes._replace(shape=(sizes.latent,), width=self.critic_width)
-        networks["critic"] = mlp_critic(codes, 1, hidden=4)
+        networks["critic"] = mlp_critic(sizes._replace(shape=(sizes.latent,), width=512), 1, hidden=4)
         return networks
 
     def updates(self) -> list[Update]:
@@ -48,11 +44,3 @@ class WAEGAN(WAE):
         return {"loss": reconstruction + self.penalty_weight * deception, "reconstruction": reconstruction}
 
     cross_entropy = GAN.cross_entropy
-
-    def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
-        lr = self.lr / 2 if name == "critic" else self.lr
-        return torch.optim.Adam(params, lr, betas=self.betas, fused=True, **settings)
-
-
-class PlainWAEGAN(WAEGAN):
-    cross_entropy = PlainGAN.cross_entropy

@@ -39,23 +39,9 @@ class WAEMMD(WAE):
         return [Update("autoencoder", ("encoder", "generator"), ("real", "latent"), self.loss)]
 
     def loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
-        """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~)."""
+        """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
         codes, reconstruction = self.autoencode(networks, batch.real)
-        mmd2 = self.mmd2(joined(batch.latent), joined(codes))
+        kernel = wk.kernels.InverseMultiquadric.for_prior(self.latent, scales=(1.0,))
+        mmd2 = wk.mmd2(joined(batch.latent), joined(codes), kernel)
         loss = reconstruction + self.penalty_weight * mmd2
         return {"loss": loss, "reconstruction": reconstruction, "mmd2": mmd2}
-
-    def mmd2(self, x: Tensor, y: Tensor) -> Tensor:
-        """By k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
-        return wk.mmd2(x, y, wk.kernels.InverseMultiquadric.for_prior(self.latent, scales=(1.0,)))
-
-
-class PlainWAEMMD(WAEMMD):
-    def mmd2(self, x: Tensor, y: Tensor) -> Tensor:
-        n, scale = len(x), 2 * self.latent
-
-        def kernel(x: Tensor, y: Tensor) -> Tensor:
-            return scale / (scale + (x.unsqueeze(1) - y.unsqueeze(0)).square().sum(2))
-
-        within = kernel(x, x).fill_diagonal_(0).sum() + kernel(y, y).fill_diagonal_(0).sum()
-        return within / (n * (n - 1)) - 2 * kernel(x, y).sum() / n**2

@@ -13,11 +13,21 @@ import wgan_kernels as wk
 from .base import Adversarial, Terms
 
 
-class WGAN(Adversarial):
+class Wasserstein(Adversarial):
+    """What the critic's values are to the generator, whatever keeps the critic's slopes bounded."""
+
+    critic_steps = 5
+
+    def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
+        """Line 10, which descends -mean f(g(z))."""
+        scores = critic(fake)
+        return {"loss": -scores.mean(), "size": scores.abs().mean()}
+
+
+class WGAN(Wasserstein):
     name = "wgan"
     lr = 5e-5
     clip = 0.01
-    critic_steps = 5
     minibatch_discrimination = False
 
     def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor | None) -> Terms:
@@ -25,11 +35,6 @@ class WGAN(Adversarial):
         of_real, of_fake = critic(real).mean(), critic(fake).mean()
         wasserstein = of_real - of_fake
         return {"loss": -wasserstein, "wasserstein": wasserstein, "size": of_real.abs() + of_fake.abs()}
-
-    def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
-        """Line 10, which descends -mean f(g(z))."""
-        scores = critic(fake)
-        return {"loss": -scores.mean(), "size": scores.abs().mean()}
 
     def optimizer(self, name: str, params: Iterable[nn.Parameter], **settings: Any) -> torch.optim.Optimizer:
         """Lines 6 and 7 for the critic, w <- clip(w + alpha RMSProp(w, g_w), -c, c), line 11 for the generator."""
