@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from scipy.stats import entropy
 from torch import Tensor, nn
@@ -20,13 +21,15 @@ from ..data import Data, load
 from ..evaluation import Judge
 from ..loop import Training
 from ..networks import Sizes, dcgan_generator, mlp_critic, mlp_generator
-from ..pictures import sample_grid
+from ..pictures import GAP, sample_grid
 from .classifier import CLASSES, accuracy, labels, train_classifier
 from .critics import objective
 from .experiment import Experiment, Found
 from .runs import curves, with_networks
 
 SIDE = 16
+SHOWN = 5  # rows and columns of samples
+GREYS = colormaps["gray_r"].resampled(16)  # as many as the digits have, for a small picture
 LEAST_SHARE = 0.01  # of the samples, for a class to count as found
 GENERATORS: dict[str, Callable[[Sizes], nn.Module]] = {
     "DCGAN": dcgan_generator,
@@ -107,10 +110,12 @@ def draw(
     numbers: dict[str, Any], samples: dict[tuple[str, str], Tensor], shape: tuple[int, ...], figure: Figure
 ) -> None:
     panels = figure.subplots(len(OBJECTIVES), len(GENERATORS) + 1)
+    edge = SHOWN * (SIDE + GAP) - GAP
     for row, name in zip(panels, OBJECTIVES, strict=True):
         for axes, generator in zip(row, GENERATORS, strict=False):
             found = numbers[name][generator]["last"]
-            axes.imshow(sample_grid(samples[name, generator], shape).numpy(), cmap="gray_r")
+            few = sample_grid(samples[name, generator], shape)[:edge, :edge]
+            axes.imshow(few.numpy(), cmap=GREYS, interpolation="nearest")
             axes.set(xticks=[], yticks=[], title=f"{name}, {generator}")
             axes.set_xlabel(f"{found['classes']} classes, exp entropy {found['exp entropy']:.1f}")
             along = numbers[name][generator]["along the run"]
