@@ -453,6 +453,19 @@ def test_torch_func_transforms(backend: str) -> None:
     assert_same_by_another_route(each, first)
 
 
+def test_a_tensor_that_outlived_its_transform(backend: str) -> None:
+    """It still wraps the one that was given, whose gradient must not be lost."""
+    grad, outlived = leaf(samples((4, 3), torch.float64)), []
+
+    def leaking(g: Tensor) -> Tensor:
+        outlived.append(2 * g)
+        return g.sum()
+
+    torch.func.grad(leaking)(grad)
+    found, expected = [torch.autograd.grad(norm_penalty(each), grad)[0] for each in (outlived[0], 2 * grad)]
+    assert_same_by_another_route(found, expected)
+
+
 def test_nothing_is_recorded_where_nothing_is_asked(backend: str) -> None:
     grad = leaf(samples((4, 3), torch.float32))
     assert norm_penalty(grad).requires_grad and not norm_penalty(grad.detach()).requires_grad

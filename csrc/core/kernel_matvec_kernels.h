@@ -3,6 +3,7 @@
 #include "simd_math.h"
 #include "kernel_functions.h"
 #include "pair_tiles.h"
+#include "pair_packing.h"
 #include "pair_arguments.h"
 
 namespace wgk {

@@ -10,7 +10,7 @@
 
 namespace wgk {
 
-// The functions of pair_tiles.h for one instruction set. S is the points' type, T the one they are computed in.
+// The functions of pair_packing.h for one instruction set. S is the points' type, T the one they are computed in.
 template <class S, class T>
 struct PackFunctions {
   int64_t lanes;          // of a vector of T
@@ -36,7 +36,7 @@ int64_t packed_stride(int64_t D, int64_t lanes) {
   return stride % kLine == 0 && lines >= 8 && lines % 2 == 0 ? stride + kLine : stride;
 }
 
-constexpr int64_t kOriginFeatures = 256;  // whose means one thread takes: whole vectors
+inline constexpr int64_t kOriginFeatures = 256;  // whose means one thread takes: whole vectors
 
 inline double dot(const double* a, const double* b, int64_t D) {
   double sum = 0;
@@ -49,14 +49,14 @@ inline double dot(const double* a, const double* b, int64_t D) {
 template <class T>
 struct PackedPoints {
   int64_t tile_size, tiles, D, stride, width;
-  const PackedPoints* along;    // the points z whose directions u these are; null for points themselves
   Buffer<T> rows, panels;       // rows: empty, where they are not kept
   Buffer<T> norms;              // [B * tiles, tile_size] z . z, or z . u
   Buffer<T> shifts;             // the same shape, if wanted: x_i . x_j = z_i . z_j + shifts_i + shifts_j for x = z + o,
                                 // or what does that for its derivative along u + p, p being the mean of directions
   std::vector<double> origins;  // [B, width], the means
 
-  // x: [B, N, D], y: [B, M, D]; a null one stands for zeros. keep_rows: needed where along is not null.
+  // x: [B, N, D], y: [B, M, D]; a null one stands for zeros.
+  // along: the points z whose directions u these are, both with their rows kept; null for points themselves.
   template <class S>
   PackedPoints(ParallelFor run, const PackFunctions<S, T>& functions, const std::vector<Tile>& tiling, int64_t size,
                int64_t B, int64_t N, int64_t M, int64_t D, const S* x, const S* y, bool keep_rows, bool with_shifts,
@@ -66,7 +66,6 @@ struct PackedPoints {
         D(D),
         stride(packed_stride<T>(D, functions.lanes)),
         width(stride + 8),  // room for a whole vector behind the last feature
-        along(along),
         rows(keep_rows ? B * tiles * size * stride : 0),
         panels(B * tiles * size * D),
         norms(B * tiles * size),
@@ -97,7 +96,7 @@ struct PackedPoints {
         T* const to = keep_rows ? rows.get() + k * size * stride : passing.get();
         functions.pack_points(points == nullptr ? zeros.data() : points + first * D, tile.count, D,
                               origin(k / tiles), stride, to, tile_panels(k));
-        describe_tile(functions, k, tile.count, to);
+        describe_tile(functions, k, tile.count, to, along);
       }
     });
   }
@@ -112,7 +111,8 @@ struct PackedPoints {
  private:
   // While the tile's rows are in the cache.
   template <class S>
-  void describe_tile(const PackFunctions<S, T>& functions, int64_t k, int64_t count, const T* of) const {
+  void describe_tile(const PackFunctions<S, T>& functions, int64_t k, int64_t count, const T* of,
+                     const PackedPoints* along) const {
     const PackedPoints& points = along == nullptr ? *this : *along;
     const T* const z = along == nullptr ? of : along->tile_rows(k);
     T* const squares = norms.get() + k * tile_size;

@@ -92,19 +92,12 @@ def twice_differentiable(
 def eager_function(
     name: str, forward: Callable[..., Any], backward: Callable[..., Any], *, listened: bool = False
 ) -> Callable[..., Any]:
-    """How to call an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
+    """`apply` of an autograd.Function made of the two. listened: who listens to its forward pass (_progress.py) also
     listens to its backward."""
     if listened:
         forward, backward = _listened(forward, backward)
     functions = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    function = type(name, (torch.autograd.Function,), functions)
-    # Function.apply first unwraps what functorch has left behind, as operators do too, at half the cost of the call.
-    direct = super(torch.autograd.Function, function).apply
-
-    def apply(*args: Any) -> Any:
-        return function.apply(*args) if torch._C._are_functorch_transforms_active() else direct(*args)
-
-    return apply
+    return type(name, (torch.autograd.Function,), functions).apply
 
 
 def _listened(forward: Callable[..., Any], backward: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
