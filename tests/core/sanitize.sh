@@ -1,6 +1,7 @@
 #!/bin/sh
 # The tests of the core under AddressSanitizer with UndefinedBehaviorSanitizer, then under ThreadSanitizer.
-# usage: sanitize.sh [PYTHON] [address|thread]; needs GCC, and cmake, ninja, pybind11 and pytest-xdist in that Python's environment.
+# usage: sanitize.sh [PYTHON] [address|thread]; needs GCC, and in that Python's environment cmake, ninja, pybind11 and
+# pytest-xdist.
 set -eu
 python=${1:-python3}
 python=$(command -v "$python")
