@@ -172,7 +172,7 @@ def test_nan_and_infinity_go_where_torch_has_them(backend: str, dtype: torch.dty
 def test_a_layer_of_no_units(backend: str, units: int) -> None:
     """Its gradients have no elements, and no address; those above it have."""
     critic = draw(6, (3, 4, 1), torch.float32, [0.2, 1.0])
-    critic.weights = [critic.weights[0][:0], torch.empty(units, 0), torch.ones(1, units) / 5]
+    critic.weights = [critic.weights[0][:0], torch.empty(units, 0), torch.ones(1, units)]
     critic.biases, critic.slopes = [torch.empty(0), torch.ones(units), torch.ones(1)], [0.2, 0.2, 1.0]
     terms = mlp_critic_loss(*critic.arguments(), **SETTINGS[0])
     assert [grad.shape for grad in terms.grad_weights] == [(0, 3), (units, 0), (1, units)]

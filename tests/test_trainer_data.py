@@ -18,7 +18,7 @@ from PIL import Image  # noqa: E402
 
 from wgan_kernels.trainer import data, files  # noqa: E402
 from wgan_kernels.trainer.data import load  # noqa: E402
-from wgan_kernels.trainer.files import DataError  # noqa: E402
+from wgan_kernels.trainer.files import FileError  # noqa: E402
 
 PIXELS = np.arange(10 * 6 * 5, dtype=np.uint8).reshape(10, 6, 5)
 
@@ -73,7 +73,7 @@ def test_idx_files(tmp_path: Path, suffix: str, parts: tuple[str, ...]) -> None:
 
 def test_missing_fashion_mnist_says_where_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(data, "FASHION_MNIST", tmp_path / "none")
-    with pytest.raises(DataError, match="dataset-fashion-mnist"):
+    with pytest.raises(FileError, match="dataset-fashion-mnist"):
         load("fashion-mnist")
 
 
@@ -125,7 +125,7 @@ def test_datasets_by_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     wrong = {"my_data:Ragged": "equal size", "my_data:Words": "expected Tensor", "my_data:nothing": "nothing",
              "no_module:x": "no_module"}  # fmt: skip
     for name, words in wrong.items():
-        with pytest.raises(DataError) as error:
+        with pytest.raises(FileError) as error:
             load(name)
         assert str(error.value).startswith(f"{name}: ") and words in str(error.value)
 
@@ -180,7 +180,7 @@ def make_bad_files(folder: Path) -> dict[str, str]:
 
 def test_bad_files_are_named(tmp_path: Path) -> None:
     for name, words in make_bad_files(tmp_path).items():
-        with pytest.raises(DataError) as error:
+        with pytest.raises(FileError) as error:
             load(str(tmp_path / name))
         assert words in str(error.value) and str(tmp_path) in str(error.value), name
 
@@ -188,5 +188,5 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 def test_images_of_two_sizes_are_named(tmp_path: Path) -> None:
     for name, size in (("a.png", (4, 4)), ("b.png", (4, 5))):
         Image.new("L", size).save(tmp_path / name)
-    with pytest.raises(DataError, match=r"b\.png: must be as large as .*a\.png, \(4, 4\), got \(4, 5\)"):
+    with pytest.raises(FileError, match=r"b\.png: must be as large as .*a\.png, \(4, 4\), got \(4, 5\)"):
         files.read(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from torch import nn  # noqa: E402
 from wgan_kernels.trainer.data import load  # noqa: E402
 from wgan_kernels.trainer.experiments import autoencoders, classifier, robustness  # noqa: E402
 from wgan_kernels.trainer.experiments.__main__ import main  # noqa: E402
-from wgan_kernels.trainer.files import DataError  # noqa: E402
+from wgan_kernels.trainer.files import FileError  # noqa: E402
 from wgan_kernels.trainer.networks import Sizes, mlp_critic  # noqa: E402
 from wgan_kernels.trainer.objectives.base import Batch  # noqa: E402
 
@@ -42,9 +43,8 @@ def idx_folder(folder: Path, **labels: bytes) -> str:
 def test_labels_are_those_of_the_digits() -> None:
     data, (train, held_out) = load("digits"), classifier.labels("digits")
     assert (len(train), len(held_out)) == (1437, 360)
-    torch.manual_seed(0)
-    network = mlp_critic(Sizes(data.shape, 1, 32, False), 10, 1)
-    classifier.train_classifier(network, data.train, train, 300, 0)
+    make = partial(mlp_critic, Sizes(data.shape, 1, 32, False), 10, 1)
+    network = classifier.train_classifier(make, data.train, train, 300, 0)
     assert classifier.accuracy(network(data.held_out), held_out) > 0.9 and not network[0].weight.requires_grad
 
 
@@ -59,10 +59,10 @@ WRONG_LABELS = {
 @pytest.mark.parametrize("content", WRONG_LABELS.values(), ids=WRONG_LABELS)
 def test_labels_that_are_wrong(content: bytes, tmp_path: Path) -> None:
     assert classifier.labels(idx_folder(tmp_path))[1].tolist() == [0, 1] * 20
-    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: must be"):
+    with pytest.raises(FileError, match="t10k-labels-idx1-ubyte: must be"):
         classifier.labels(idx_folder(tmp_path, t10k=content))
     (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match="t10k-labels-idx1-ubyte: cannot be read"):
+    with pytest.raises(FileError, match="t10k-labels-idx1-ubyte: cannot be read"):
         classifier.labels(str(tmp_path))
 
 

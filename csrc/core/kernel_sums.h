@@ -25,6 +25,8 @@ struct KernelGradients {
   DType dtype;
   void* x;
   void* y;
+
+  bool any() const { return x != nullptr || y != nullptr; }
 };
 
 // sums: [B, 3, C]. theta_sums: [B, 3, C], the derivatives of sums by each component's parameter, or null.

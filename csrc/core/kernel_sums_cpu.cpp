@@ -36,10 +36,10 @@ class Sweep {
   Sweep(Isa isa, ParallelFor run, const PointPairs& pairs, const KernelMixture& mixture, const S* along_x,
         const S* along_y, bool tangent, const KernelGradients& gradients)
       : isa_(isa), run_(run), pairs_(pairs), gradients_(gradients),
-        tile_size_(best_tile_size(pairs, gradients.x != nullptr || gradients.y != nullptr)),
+        tile_size_(best_tile_size(pairs, gradients.any())),
         schedule_(pairs.N, pairs.M, pairs.begin, pairs.end, tile_size_), functions_(WGK_PACK_FUNCTIONS(isa, S, T)),
         points_(pack(static_cast<const S*>(pairs.x), static_cast<const S*>(pairs.y), has_products(mixture),
-                     tangent || gradients.x != nullptr || gradients.y != nullptr)) {
+                     tangent || gradients.any())) {
     if (tangent) {
       along_.emplace(pack(along_x, along_y, has_products(mixture), true, &points_));
     }
@@ -260,8 +260,8 @@ void kernel_sums(Isa isa, ParallelFor run, const PointPairs& pairs, const Kernel
                  const double* weights, double* sums, double* theta_sums, const KernelGradients& gradients) {
   with_sweep(isa, run, pairs, mixture, nullptr, nullptr, false, gradients, [&](auto& sweep) {
     using Mode = PairMode;
-    const bool has_gradient = gradients.x != nullptr || gradients.y != nullptr, has_theta = theta_sums != nullptr;
-    if (has_gradient) {
+    const bool has_theta = theta_sums != nullptr;
+    if (gradients.any()) {
       has_theta ? sweep.template sweep<Mode::gradients, true>(mixture, weights, sums, theta_sums)
                 : sweep.template sweep<Mode::gradients, false>(mixture, weights, sums, theta_sums);
     } else {

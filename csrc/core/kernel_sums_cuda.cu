@@ -220,7 +220,7 @@ int64_t kernel_sums_cuda_workspace(const PointPairs& pairs, int64_t C, PairMode 
 CudaStatus kernel_sums_cuda(CudaStream stream, MatmulPrecision precision, const PointPairs& pairs,
                             const KernelMixture& mixture, const double* weights, void* value, double* sums,
                             double* theta_sums, const KernelGradients& gradients, void* workspace) {
-  const PairMode mode = gradients.x != nullptr || gradients.y != nullptr ? PairMode::gradients : PairMode::values;
+  const PairMode mode = gradients.any() ? PairMode::gradients : PairMode::values;
   Pieces pieces(workspace);
   FinishArguments f{sums_arguments(pieces, precision, pairs, mixture.C, mode, nullptr, nullptr), 0, {}, false, value,
                     nullptr, nullptr, {}};

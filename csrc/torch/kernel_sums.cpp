@@ -66,7 +66,7 @@ struct Gradients {
   double* theta_data() const { return by_params ? mutable_doubles(theta_sums) : nullptr; }
 
   PairMode mode() const {
-    return pointers.x != nullptr || pointers.y != nullptr ? PairMode::gradients : PairMode::values;
+    return pointers.any() ? PairMode::gradients : PairMode::values;
   }
 
   // Fills params from the derivatives of the sums.

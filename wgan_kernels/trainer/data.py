@@ -42,14 +42,14 @@ def load(name: str, least_side: int = 0) -> Data:
     least_side: makes images square, of the next power of 2 that is at least this; 0 leaves them as they are.
 
     Raises:
-        files.DataError: says which file is wrong, and how.
+        files.FileError: says which file is wrong, and how.
     """
     known = {"digits": load_digits, "fashion-mnist": load_fashion_mnist, **TOYS}
     data = known[name]() if name in known else load_files(name)
     if not least_side:
         return data
     if not data.is_image:
-        raise files.DataError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
+        raise files.FileError(f"{name}: samples are of shape {data.shape}, and this --architecture convolves images")
     sides = (max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))),) * 2
     images = (samples.unflatten(1, data.shape) for samples in (data.train, data.held_out))
     train, held_out = (nn.functional.interpolate(each, sides, mode="bilinear").flatten(1) for each in images)
@@ -61,15 +61,21 @@ def load_digits() -> Data:
 
     Source: Alpaydin, Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository.
     """
-    digits = datasets.load_digits()
-    parts = model_selection.train_test_split(digits.data, test_size=HELD_OUT, random_state=0, stratify=digits.target)
+    images, held_out, _, _ = digit_parts()
     # A pixel counts the ink in a block of 4x4 points.
-    return Data(*[torch.as_tensor(part).float() / 8 - 1 for part in parts], (1, 8, 8), bounded=True)
+    return Data(images.float() / 8 - 1, held_out.float() / 8 - 1, (1, 8, 8), bounded=True)
+
+
+def digit_parts() -> list[Tensor]:
+    """Pixels of the digits to train on and of the held-out ones, and the numbers that both show."""
+    pixels, shown = datasets.load_digits(return_X_y=True)
+    parts = model_selection.train_test_split(pixels, shown, test_size=HELD_OUT, random_state=0, stratify=shown)
+    return [torch.as_tensor(part) for part in parts]
 
 
 def load_fashion_mnist() -> Data:
     if not FASHION_MNIST.is_dir():
-        raise files.DataError(f"{FASHION_MNIST}: no such folder: install dataset-fashion-mnist, or name one")
+        raise files.FileError(f"{FASHION_MNIST}: no such folder: install dataset-fashion-mnist, or name one")
     return load_files(FASHION_MNIST)
 
 
@@ -78,7 +84,7 @@ def load_files(where: str | Path) -> Data:
     if held_out is None:
         train, held_out = split(train[torch.randperm(len(train), generator=seeded())])
     if len(held_out) < 2:
-        raise files.DataError(f"{where}: needs more samples, got {len(train) + len(held_out)}")
+        raise files.FileError(f"{where}: needs more samples, got {len(train) + len(held_out)}")
     shape = tuple(train.shape[1:])
     return Data(train.flatten(1), held_out.flatten(1), shape, bounded=len(shape) == 3)
 

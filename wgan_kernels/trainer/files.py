@@ -20,9 +20,6 @@ class FileError(Exception):
     """Which file or folder is wrong, and how."""
 
 
-DataError = FileError  # as it is called where data is read
-
-
 def read(where: str | Path) -> tuple[Tensor, Tensor | None]:
     """Samples (N, ...), float32, and held-out ones where the files keep them apart; images are (N, C, H, W) in [-1, 1].
 
@@ -40,21 +37,26 @@ def read(where: str | Path) -> tuple[Tensor, Tensor | None]:
     if ":" in str(where) and not path.exists():
         return read_dataset(str(where)), None
     words = "is no folder and no .npy or .npz file" if path.exists() else "no such file or folder"
-    raise DataError(f"{where}: {words}")
+    raise FileError(f"{where}: {words}")
 
 
 def read_idx(path: Path) -> Tensor:
     """Images of bytes, as MNIST's are kept: big-endian 0x803, number, height and width, then the pixels."""
-    with naming(path):
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = contents(path)
     if len(content) < 16 or content[:4] != b"\0\0\x08\x03":
-        raise DataError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
+        raise FileError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
     number, height, width = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
     wanted, got = number * height * width, len(content) - 16
     if got != wanted:
         words = f"{number} images of {height}x{width} are {wanted} bytes, got {got}"
-        raise DataError(f"{path}: is cut off or too long: {words}")
+        raise FileError(f"{path}: is cut off or too long: {words}")
     return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(number, height, width))
+
+
+def contents(path: Path) -> bytes:
+    """Of a file that may be gzipped."""
+    with naming(path):
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
 
 
 def read_numpy(path: Path) -> Tensor:
@@ -75,9 +77,9 @@ def read_images(folder: Path) -> Tensor:
         with naming(path), Image.open(path) as image:
             images.append(image.convert("L" if image.mode in ("1", "L") else "RGB"))
         if images[-1].size != images[0].size:
-            raise DataError(f"{path}: must be as large as {paths[0]}, {images[0].size}, got {images[-1].size}")
+            raise FileError(f"{path}: must be as large as {paths[0]}, {images[0].size}, got {images[-1].size}")
     if not images:
-        raise DataError(f"{folder}: holds no train{IDX} and no image ({', '.join(IMAGES)})")
+        raise FileError(f"{folder}: holds no train{IDX} and no image ({', '.join(IMAGES)})")
     mode = max(image.mode for image in images)  # "RGB" where one is
     return checked(folder, np.stack([image.convert(mode) for image in images]))
 
@@ -106,20 +108,20 @@ def checked(where: str | Path, samples: np.ndarray) -> Tensor:
     """Rows as they are, images as (N, C, H, W) in [-1, 1]."""
     shape, dtype = samples.shape, samples.dtype
     if dtype.kind not in "buif":
-        raise DataError(f"{where}: must hold numbers, got {dtype}")
+        raise FileError(f"{where}: must hold numbers, got {dtype}")
     if samples.ndim == 3:
         samples = samples[:, None]
     elif samples.ndim == 4 and shape[1] not in COLOURS:
         samples = samples.transpose(0, 3, 1, 2)
     is_image = samples.ndim == 4 and samples.shape[1] in COLOURS
     if not (is_image or samples.ndim == 2) or 0 in shape:
-        raise DataError(f"{where}: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels, got {shape}")
+        raise FileError(f"{where}: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels, got {shape}")
     values = torch.tensor(samples, dtype=torch.float32).contiguous()
     if is_image and dtype == np.uint8:
         values = values / 127.5 - 1
     low, high = values.aminmax()
     if not (low.isfinite() and high.isfinite()):
-        raise DataError(f"{where}: holds numbers that are not finite")
+        raise FileError(f"{where}: holds numbers that are not finite")
     if is_image and not -1 <= low <= high <= 1:
-        raise DataError(f"{where}: images must be bytes or numbers in [-1, 1], got numbers from {low:g} to {high:g}")
+        raise FileError(f"{where}: images must be bytes or numbers in [-1, 1], got numbers from {low:g} to {high:g}")
     return values

@@ -16,7 +16,6 @@ try:
 
     from ..checkpoint import FileError, prepare
     from ..config import Threads
-    from ..files import DataError
     from . import EXPERIMENTS
     from .experiment import Experiment, perform
 except ModuleNotFoundError as error:
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         prepare(out)
         result = perform(experiment, experiment.settings(**options), out)
-    except (DataError, FileError) as error:
+    except FileError as error:
         print(f"experiments: error: {error}", file=sys.stderr)
         return 2
     shown = _brief({name: result[name] for name in ("numbers", "seconds")})

@@ -81,11 +81,12 @@ def trained(settings: Settings, data: Data, objective: WAE) -> nn.ModuleDict:
 
 def make_classifier(settings: Settings, data: Data, targets: Tensor) -> nn.Sequential:
     """All but the last layer give the features."""
-    with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
-        torch.manual_seed(settings.seed)
+
+    def make() -> nn.Sequential:
         body = dcgan_critic(Sizes(data.shape, 1, settings.width, True), settings.features)
-        network = nn.Sequential(body, nn.ReLU(), nn.Linear(settings.features, CLASSES))
-    return train_classifier(network, data.train, targets, settings.classifier_steps, settings.seed)
+        return nn.Sequential(body, nn.ReLU(), nn.Linear(settings.features, CLASSES))
+
+    return train_classifier(make, data.train, targets, settings.classifier_steps, settings.seed)
 
 
 def sharpness(images: Tensor, shape: tuple[int, ...]) -> float:

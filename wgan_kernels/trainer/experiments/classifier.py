@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn import datasets, model_selection
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,14 +20,11 @@ def labels(name: str) -> tuple[Tensor, Tensor]:
     """Those of the training and held-out samples of data.load(name): the digits, or IDX files that keep both parts.
 
     Raises:
-        files.DataError: says which file is missing or wrong.
+        files.FileError: says which file is missing or wrong.
     """
     if name == "digits":
-        everything = datasets.load_digits().target
-        # As data.load_digits splits the images.
-        split = {"test_size": data.HELD_OUT, "random_state": 0, "stratify": everything}
-        train, held_out = model_selection.train_test_split(everything, **split)
-        return torch.as_tensor(train), torch.as_tensor(held_out)
+        _, _, train, held_out = data.digit_parts()
+        return train, held_out
     folder = data.FASHION_MNIST if name == "fashion-mnist" else Path(name)
     return read_labels(folder, "train"), read_labels(folder, "t10k")
 
@@ -37,18 +33,20 @@ def read_labels(folder: Path, part: str) -> Tensor:
     """(N,) numbers below CLASSES, as MNIST's are kept: big-endian 0x801 and the number of labels, then a byte each."""
     places = [folder / f"{part}{LABELS}{end}" for end in ("", ".gz")]
     path = next((each for each in places if each.is_file()), places[0])
-    with files.naming(path):
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = files.contents(path)
     found = np.frombuffer(content[8:], np.uint8)
     if content[:8] != (0x801).to_bytes(4, "big") + len(found).to_bytes(4, "big") or (found >= CLASSES).any():
-        raise files.DataError(f"{path}: must be a whole IDX file of labels below {CLASSES}")
+        raise files.FileError(f"{path}: must be a whole IDX file of labels below {CLASSES}")
     return torch.from_numpy(found.astype(np.int64))
 
 
 def train_classifier(
-    network: nn.Module, samples: Tensor, targets: Tensor, steps: int, seed: int, batch_size: int = 100
+    make: Callable[[], nn.Module], samples: Tensor, targets: Tensor, steps: int, seed: int, batch_size: int = 100
 ) -> nn.Module:
-    """By cross-entropy, with Adam(1e-3); the network maps samples (B, P) to logits (B, CLASSES)."""
+    """By cross-entropy, with Adam(1e-3); the network that is made maps samples (B, P) to logits (B, CLASSES)."""
+    with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
+        torch.manual_seed(seed)
+        network = make()
     optimizer = torch.optim.Adam(network.parameters())
     random = torch.Generator().manual_seed(seed)
     for _ in range(steps):

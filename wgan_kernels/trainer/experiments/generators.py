@@ -53,10 +53,8 @@ class Settings:
 def digit_classifier(data: Data, settings: Settings) -> tuple[nn.Module, float]:
     """And what part of the held-out digits it names rightly."""
     train, held_out = labels("digits")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        network = mlp_critic(Sizes(data.shape, 1, 128, False), CLASSES, hidden=2)
-    train_classifier(network, data.train, train, settings.classifier_steps, settings.seed)
+    make = partial(mlp_critic, Sizes(data.shape, 1, 128, False), CLASSES, hidden=2)
+    network = train_classifier(make, data.train, train, settings.classifier_steps, settings.seed)
     return network, accuracy(network(data.held_out), held_out)
 
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from ..networks import SLOPE, Architecture, Sizes, mlp_critic
 from ..objectives import make_objective
 from .classifier import CLASSES, accuracy, inception_score, labels, train_classifier
 from .experiment import Experiment, Found
+from .runs import with_networks
 
 OBJECTIVES = ("nsgan", "wgan", "wgan-gp")
 
@@ -90,9 +90,9 @@ def architecture(choice: Choice, objective: str) -> Architecture:
 def samples(settings: Settings, data: Data, choice: Choice, name: str) -> Tensor:
     """Of a generator after as many steps of its critic as every objective gets."""
     config = Config(objective=name, lr=settings.lr, seed=settings.seed)
-    objective = make_objective(config)
-    make_networks = objective.make_networks
-    objective.make_networks = lambda _, sizes: make_networks(architecture(choice, name), sizes)
+    chosen = architecture(choice, name)
+    makers = {"make_critic": chosen.make_critic, "make_generator": chosen.make_generator}
+    objective = with_networks(make_objective(config), **makers)
     training = Training(config, data, objective)
     for _ in range(settings.critic_steps // objective.critic_steps):
         training.step()
@@ -117,10 +117,8 @@ def successes(settings: Settings, score: Values, mmd2: Values) -> dict[str, Valu
 
 def run(settings: Settings) -> Found:
     data, (train, held_out) = load("digits"), labels("digits")
-    with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
-        torch.manual_seed(settings.seed)
-        network = mlp_critic(Sizes(data.shape, 1, 64, False), CLASSES, 1)
-    classify, judge = train_classifier(network, data.train, train, 1000, settings.seed), Judge(data)
+    make = partial(mlp_critic, Sizes(data.shape, 1, 64, False), CLASSES, 1)
+    classify, judge = train_classifier(make, data.train, train, 1000, settings.seed), Judge(data)
     choices = choose(settings.architectures, settings.seed)
     made = {name: [samples(settings, data, choice, name) for choice in choices] for name in OBJECTIVES}
     score = {name: np.array([inception_score(classify(each)) for each in of]) for name, of in made.items()}
