@@ -225,6 +225,14 @@ def test_second_derivatives_along_one_gradient_alone(backend: str) -> None:
         assert found[2] is None or not found[2].any()
 
 
+def test_a_gradient_along_constants_may_be_descended_too(backend: str) -> None:
+    """As torch has it: what a gradient penalty of a rectifier alone gives to the weights is nothing, and no error."""
+    x, bias = leaf(samples((4, 3, 2), torch.float64)), leaf(samples((3,), torch.float64, seed=1))
+    (grad,) = torch.autograd.grad(bias_leaky_relu(x, bias, 0.2).sum(), x, create_graph=True)
+    grad.square().sum().backward()
+    assert bias.grad is None or not bias.grad.any()
+
+
 def test_only_the_result_is_kept(native: None) -> None:
     x, bias = leaf(samples((4, 3), torch.float32)), leaf(samples((3,), torch.float32))
     y = bias_leaky_relu(x, bias)
