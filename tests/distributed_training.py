@@ -16,7 +16,7 @@ from trainer_runs import small
 from wgan_kernels.trainer import ranks
 from wgan_kernels.trainer.__main__ import main
 from wgan_kernels.trainer.loop import Training
-from wgan_kernels.trainer.verification import Verifier
+from wgan_kernels.trainer.twin import Verifier
 
 # Whatever couples the samples of a batch is in one of these: discrepancies, features' means, batch normalisation.
 RUNS = {

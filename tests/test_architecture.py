@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from functools import partial
 from pathlib import Path
 
@@ -321,3 +323,30 @@ def test_every_schema_has_a_fake_kernel_and_a_function_that_serves_it() -> None:
             has_kernel = partial(torch._C._dispatch_has_kernel_for_dispatch_key, f"wgan_kernels::{name}")
             assert has_kernel("Meta"), f"{name} has no fake kernel"
             assert has_kernel("Autograd"), f"nothing says what the derivative of {name} is"
+
+
+MOST_TRAINER_LINES = 1199  # of code
+
+
+def code_lines(source: str) -> int:
+    """Lines that are not blank, a comment or a docstring."""
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+            lines |= set(range(token.start[0], token.end[0] + 1)) if token.string else set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
+    return len(lines)
+
+
+def test_the_trainer_stays_thin() -> None:
+    """It is there to be read."""
+    paths = [path for path in (ROOT / "wgan_kernels/trainer").rglob("*.py") if "experiments" not in path.parts]
+    found = {path.name: code_lines(path.read_text()) for path in paths}
+    assert 0 < sum(found.values()) <= MOST_TRAINER_LINES, found
+
+
+def test_lines_of_code_are_counted() -> None:
+    source = '"""A\nB"""\n\n# C\ndef f():\n    """D"""\n    return """\n"""\n'
+    assert code_lines(source) == 3

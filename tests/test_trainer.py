@@ -18,13 +18,12 @@ import yaml  # noqa: E402
 import wgan_kernels as wk  # noqa: E402
 from wgan_kernels.trainer import loop  # noqa: E402
 from wgan_kernels.trainer.__main__ import main  # noqa: E402
-from wgan_kernels.trainer.comparison import compare  # noqa: E402
 from wgan_kernels.trainer.config import Config, parse  # noqa: E402
 from wgan_kernels.trainer.data import load  # noqa: E402
 from wgan_kernels.trainer.loop import Training  # noqa: E402
 from wgan_kernels.trainer.networks import ARCHITECTURES, Sizes  # noqa: E402
 from wgan_kernels.trainer.objectives import OBJECTIVES  # noqa: E402
-from wgan_kernels.trainer.run import Interrupt  # noqa: E402
+from wgan_kernels.trainer.twin import compare  # noqa: E402
 
 
 def test_a_run_learns_and_leaves_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -282,9 +281,7 @@ def test_another_loss_curve_fails(
 
 
 def test_an_interrupted_comparison_ends() -> None:
-    interrupt = Interrupt()
-    interrupt.requested = True
-    assert compare(parse([]), load("digits"), interrupt) is None
+    assert compare(parse([]), load("digits"), lambda: True) is None
 
 
 def test_two_dimensions_amp_averages_and_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

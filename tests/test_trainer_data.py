@@ -44,11 +44,12 @@ def test_toys(name: str) -> None:
     assert toy.train.shape == (20_000, 2) and toy.held_out.shape == (5_000, 2) and not toy.bounded
     assert torch.equal(toy.train, load(name).train)
     if toy.modes is not None:
-        distances, nearest = torch.cdist(toy.train, toy.modes.centres).min(1)
-        assert (distances < 4 * toy.modes.sigma).float().mean() > 0.999
+        centres, sigma = toy.modes
+        distances, nearest = torch.cdist(toy.train, centres).min(1)
+        assert (distances < 4 * sigma).float().mean() > 0.999
         counts = torch.bincount(nearest) / len(toy.train)
         assert len(counts) == int(name.removesuffix("gaussians")) and (counts - 1 / len(counts)).abs().max() < 0.01
-        assert math.isclose((distances**2).mean().item() / 2, toy.modes.sigma**2, rel_tol=0.05)
+        assert math.isclose((distances**2).mean().item() / 2, sigma**2, rel_tol=0.05)
     if name == "segments":
         assert (toy.train[:, 0] == 1).all() and 0 <= toy.train[:, 1].min() < toy.train[:, 1].max() <= 1
     if name == "swissroll":

@@ -16,12 +16,12 @@ from torch import Tensor, nn  # noqa: E402
 
 import wgan_kernels as wk  # noqa: E402
 from wgan_kernels import _backend  # noqa: E402
-from wgan_kernels.trainer.evaluation import Judge  # noqa: E402
+from wgan_kernels.trainer.data import Judge  # noqa: E402
 from wgan_kernels.trainer.loop import Training  # noqa: E402
 from wgan_kernels.trainer.networks import ARCHITECTURES, Sizes  # noqa: E402
 from wgan_kernels.trainer.objectives import OBJECTIVES, make_objective  # noqa: E402
 from wgan_kernels.trainer.objectives.base import Batch  # noqa: E402
-from wgan_kernels.trainer.verification import TOLERANCE, VerificationError, Verifier  # noqa: E402
+from wgan_kernels.trainer.twin import TOLERANCE, VerificationError, Verifier  # noqa: E402
 
 CONVOLUTIONS = [name for name, each in ARCHITECTURES.items() if each.least_side]
 

@@ -12,21 +12,17 @@ try:
     import yaml
 
     from . import ranks
-    from .checkpoint import load_checkpoint, prepare, replacing
-    from .comparison import compare
+    from .checkpoint import load_checkpoint, replacing
     from .config import Config, parse
-    from .data import load
-    from .evaluation import Judge
+    from .data import Judge, load
     from .files import FileError, naming
     from .loop import Training
     from .networks import ARCHITECTURES
     from .objectives import make_objective
     from .pictures import draw_comparison, save, save_pictures
     from .run import Interrupt, Record, metrics_of, save_metrics, summary, train
-    from .verification import Verifier
+    from .twin import Verifier, compare
 except ModuleNotFoundError as error:
-    if error.name not in ("PIL", "jsonargparse", "matplotlib", "numpy", "scipy", "sklearn", "tqdm", "yaml"):
-        raise
     sys.exit(f"wgan-train needs {error.name}: install the package with its [trainer] extra")
 
 
@@ -62,9 +58,10 @@ def start(config: Config) -> tuple[Training, Record]:
             training.load_state_dict(state)
             record = Record(**state["record"])
     if ranks.number() == 0:
-        prepare(config.out)
-        with replacing(config.out / "config.yaml") as path:
-            path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+        with naming(config.out, "argument --out: must be a writable folder"):
+            config.out.mkdir(parents=True, exist_ok=True)
+            with replacing(config.out / "config.yaml") as path:
+                path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
     return training, record
 
 
@@ -82,7 +79,7 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
     save_metrics(config.out, metrics)
     if config.compare and status == 0 and not interrupt.requested:
         print("timing the same run on plain PyTorch ...", file=sys.stderr)
-        if found := compare(config, training.data, interrupt):
+        if found := compare(config, training.data, lambda: interrupt.requested):
             metrics["comparison"] = found
             status = int(not found["same_curve"])
             save(config.out / "comparison.png", (9, 5), draw_comparison, found)

@@ -12,12 +12,10 @@ import wgan_kernels as wk
 
 from . import ranks
 from .config import Config
-from .data import Data
+from .data import SAMPLES, Data
 from .networks import ARCHITECTURES, Sizes, WithReference
 from .objectives import Objective, make_objective
 from .objectives.base import Batch, Terms, Update
-
-SAMPLES = 2000  # to judge by
 
 
 class Training:

@@ -51,7 +51,7 @@ def draw_samples(figure: Figure, training: Training) -> None:
 
 
 def sample_grid(samples: Tensor, shape: tuple[int, ...], side: int = 10) -> Tensor:
-    """The first side * side images as one (height, width) of numbers in [0, 1], of colours their mean."""
+    """The first side * side images as one (height, width) in [0, 1], of colours their mean, with lines between them."""
     grey = (samples[: side**2].unflatten(1, shape).mean(1) + 1) / 2
     images = nn.functional.pad(grey, (0, GAP, 0, GAP, 0, side**2 - len(grey)), value=0.3)
     return images.unflatten(0, (side, side)).transpose(1, 2).flatten(2).flatten(0, 1).clamp(0, 1)

@@ -17,9 +17,9 @@ import wgan_kernels as wk
 
 from . import ranks
 from .checkpoint import replacing, save_checkpoint
-from .evaluation import Judge
+from .data import Judge
 from .loop import Training
-from .verification import TOLERANCE, VerificationError, Verifier
+from .twin import TOLERANCE, VerificationError, Verifier
 
 EVALUATIONS = 40  # along a run
 EARLY_ENDS = {VerificationError: "verification failed", FloatingPointError: "diverged", InterruptedError: "interrupted"}
@@ -115,8 +115,7 @@ def metrics_of(training: Training, judge: Judge, verifier: Verifier, record: Rec
     mmd2 = {"generated": judge.mmd2(samples), **judge.baselines, "untrained": record.mmd2[0]}
     found = {"steps_per_second": rate, "bandwidth": judge.bandwidth, "mmd2": mmd2, "modes": judge.modes(samples)}
     checks = {"checks": verifier.checks, "tolerance": TOLERANCE, "largest_errors": verifier.worst._asdict()}
-    history = [list(each) for each in record.mmd2.items()]
-    return about | found | {"mmd2_history": history, "verification": checks, "comparison": None}
+    return about | found | {"mmd2_history": list(record.mmd2.items()), "verification": checks, "comparison": None}
 
 
 def save_metrics(out: Path, metrics: dict[str, Any]) -> None:

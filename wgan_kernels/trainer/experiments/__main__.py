@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -14,13 +15,11 @@ try:
     import yaml
     from jsonargparse import ArgumentParser
 
-    from ..checkpoint import FileError, prepare
     from ..config import Threads
+    from ..files import FileError, naming
     from . import EXPERIMENTS
     from .experiment import Experiment, perform
 except ModuleNotFoundError as error:
-    if error.name not in ("PIL", "jsonargparse", "matplotlib", "numpy", "scipy", "sklearn", "tqdm", "yaml"):
-        raise
     sys.exit(f"the experiments need {error.name}: install the package with its [trainer] extra")
 
 
@@ -60,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.pop("out")
     torch.set_num_threads(options.pop("threads"))
     try:
-        prepare(out)
+        with naming(out, "argument --out: must be a writable folder"):
+            out.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=out).close()  # before any time is spent
         result = perform(experiment, experiment.settings(**options), out)
     except FileError as error:
         print(f"experiments: error: {error}", file=sys.stderr)

@@ -22,8 +22,7 @@ from ..data import Data, load
 from ..loop import Training
 from ..networks import Architecture, Sizes, dcgan_critic
 from ..objectives.base import Batch, Terms, Update
-from ..objectives.wae_gan import WAEGAN
-from ..objectives.wae_mmd import WAE, WAEMMD
+from ..objectives.wae import WAE, WAEGAN, WAEMMD
 from ..pictures import sample_grid
 from .classifier import CLASSES, accuracy, frechet_distance, labels, train_classifier
 from .experiment import Experiment, Found

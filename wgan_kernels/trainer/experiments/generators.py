@@ -17,8 +17,7 @@ from scipy.stats import entropy
 from torch import Tensor, nn
 
 from ..config import Config
-from ..data import Data, load
-from ..evaluation import Judge
+from ..data import Data, Judge, load
 from ..loop import Training
 from ..networks import Sizes, dcgan_generator, mlp_critic, mlp_generator
 from ..pictures import GAP, sample_grid

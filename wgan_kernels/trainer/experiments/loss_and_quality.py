@@ -17,8 +17,7 @@ from scipy.stats import spearmanr
 import wgan_kernels as wk
 
 from ..config import Config
-from ..data import load
-from ..evaluation import Judge
+from ..data import Judge, load
 from ..loop import Training
 from .experiment import Experiment, Found
 from .runs import curves

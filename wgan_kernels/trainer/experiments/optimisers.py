@@ -20,8 +20,7 @@ from torch import Tensor, nn
 import wgan_kernels as wk
 
 from ..config import Config
-from ..data import load
-from ..evaluation import Judge
+from ..data import Judge, load
 from ..loop import Training
 from ..networks import Sizes, mlp_critic
 from ..objectives.base import Adversarial, Terms

@@ -13,8 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..config import Config
-from ..data import Data, load
-from ..evaluation import Judge
+from ..data import Data, Judge, load
 from ..loop import Training
 from .experiment import Experiment, Found
 from .runs import curves

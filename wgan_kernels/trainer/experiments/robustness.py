@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..config import Config
-from ..data import Data, load
-from ..evaluation import Judge, fitted_gaussian
+from ..data import Data, Judge, fitted_gaussian, load
 from ..loop import Training
 from ..networks import SLOPE, Architecture, Sizes, mlp_critic
 from ..objectives import make_objective

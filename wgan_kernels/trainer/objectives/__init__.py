@@ -5,11 +5,11 @@ discrepancies, which the twin takes from the library's specification in plain Py
 """
 
 from ..config import Config
-from . import gan, mmd_gan, wae_gan, wae_mmd, wgan, wgan_gp
+from . import gan, mmd_gan, wae, wgan, wgan_gp
 from .base import Objective
 
 _PAIRS = [(wgan.WGAN, wgan.PlainWGAN), (wgan_gp.WGANGP, wgan_gp.PlainWGANGP)]
-_PAIRS += [(each, each) for each in (gan.GAN, gan.NSGAN, mmd_gan.MMDGAN, wae_mmd.WAEMMD, wae_gan.WAEGAN)]
+_PAIRS += [(each, each) for each in (gan.GAN, gan.NSGAN, mmd_gan.MMDGAN, wae.WAEMMD, wae.WAEGAN)]
 OBJECTIVES = {each.name: (each, type("Plain", (plain,), {"on_reference": True})) for each, plain in _PAIRS}
 
 

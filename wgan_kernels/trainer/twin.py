@@ -1,29 +1,39 @@
-"""The steps of a run, checked against plain PyTorch while they are made.
+"""The same run on plain PyTorch: its steps are checked against it while they are made, its speed is compared to it.
 
-Both sides run in float64 on the same weights, draws and states of the optimiser. In float32 two correct programs may
-fall on different sides of an activation's kink and differ by 1e-2 in a gradient, so that no tolerance could both pass
-these and catch a formula that is a little wrong. In float64 the rounding of a batch's sums stays far below 1e-9 of the
-largest gradient, and the chance that it crosses a kink is negligible. The training step itself, in float32, is held to
-what float32 allows: its loss, not its gradients, and loosely, to one sample's share of it, so that one sample on the
+Checks run both sides in float64 on the same weights, draws and states of the optimiser. In float32 two correct programs
+may fall on different sides of an activation's kink and differ by 1e-2 in a gradient, so that no tolerance could both
+pass these and catch a formula that is a little wrong. In float64 the rounding of a batch's sums stays far below 1e-9 of
+the largest gradient, and the chance that it crosses a kink is negligible. The training step itself, in float32, is held
+to what float32 allows: its loss, not its gradients, and loosely, to one sample's share of it, so that one sample on the
 other side of a kink does not stop a run; with autocast it is not held to anything.
+
+Loss curves are compared in float64 too. A rounding of float32 that takes a sample across a kink, or turns the sign of a
+gradient close to 0, turns a step of Adam in full: from there on two correct runs part.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
-from typing import NamedTuple
+from itertools import accumulate
+from statistics import median
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler import profile
 
 from . import ranks
 from .config import Config
+from .data import Data
 from .loop import Training
 from .objectives import make_objective
 from .objectives.base import Batch, Terms, Update
 
 TOLERANCE = 1e-9
 TINY = torch.finfo(torch.float64).tiny
+ROUNDS, STEPS_PER_ROUND = 12, 50  # of a comparison
+NAMES = ("library", "plain PyTorch")
 
 
 class VerificationError(Exception):
@@ -64,12 +74,9 @@ class Verifier:
         plain = sides[1][0]
         parts = [plain["size"]] if "size" in plain else plain.values()
         size = torch.stack([part.abs() for part in parts]).sum().clamp(min=TINY)
-        found = Errors(
-            loss=((ours - theirs).abs() / size).item(),
-            gradient=_difference([[param.grad for param in players.values()] for _, players in sides]),
-            weights=_difference([players.values() for _, players in sides]),
-            float32_loss=((trained["loss"] - theirs).abs() / size).item(),
-        )
+        loss, float32_loss = (((each - theirs).abs() / size).item() for each in (ours, trained["loss"]))
+        gradient = _difference([[param.grad for param in players.values()] for _, players in sides])
+        found = Errors(loss, gradient, _difference([players.values() for _, players in sides]), float32_loss)
         one_sample = ranks.count() / training.objective.batch_size
         limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, torch.inf if training.config.amp else one_sample)
         # Written so that NaN does not pass.
@@ -106,3 +113,49 @@ def _report(where: str, trained: Terms, sides: list[Side], found: Errors, limits
     for name, param in their_players.items():
         pairs[f"gradient of {name}, norm"] = (our_players[name].grad.norm(), param.grad.norm())
     return "\n".join(lines + [f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()])
+
+
+def compare(config: Config, data: Data, stopped: Callable[[], Any]) -> dict[str, Any] | None:
+    """Times the first steps of the run both ways, from one seed, without checks and evaluations; None where `stopped`.
+
+    The two runs take turns, so that whatever else the machine does slows both alike, in `rounds`, of which the first
+    warms up and is not counted. Rates are medians; speedup is the median of the ratio within a round. `bytes` is the
+    most that a step holds, beside networks and data; `curves` are the first update's losses, in float32.
+    """
+
+    def steps_of(run: Training) -> list[list[float]]:
+        return [list(run.step().values()) for _ in range(steps) if not stopped()]
+
+    steps = min(STEPS_PER_ROUND, config.steps)
+    ours, theirs = (torch.tensor(steps_of(run), dtype=torch.float64) for run in both_ways(config, data, torch.float64))
+    runs, curves, rates = both_ways(config, data, torch.float32), ([], []), ([], [])
+    for number in range(min(ROUNDS, config.steps // steps)):
+        # Who goes first changes with every round.
+        for which in (0, 1) if number % 2 == 0 else (1, 0):
+            start = time.perf_counter()
+            curves[which].extend(figures[0] for figures in steps_of(runs[which]))
+            rates[which].append(steps / (time.perf_counter() - start))
+    if stopped():
+        return None
+    rates = [rate[1:] or rate for rate in rates]
+    ratios = [library / plain for library, plain in zip(*rates, strict=True)]
+    # Of a step's figures, relative to their size over all steps; NaN where one is.
+    difference = ((ours - theirs).abs() / theirs.abs().amax(0).clamp(min=TINY)).max().item()
+    rounds = {"rounds": len(ratios), "steps_per_round": steps}
+    speed = {"speedup": median(ratios), "speedup_range": (min(ratios), max(ratios))}
+    # NaN is not the same curve.
+    curve = {"curve_steps": steps, "curve_difference": difference, "same_curve": difference <= TOLERANCE}
+    of_each = {"rates": map(median, rates), "bytes": map(memory, runs), "curves": curves}
+    return rounds | speed | curve | {name: dict(zip(NAMES, each, strict=True)) for name, each in of_each.items()}
+
+
+def both_ways(config: Config, data: Data, dtype: torch.dtype) -> list[Training]:
+    return [Training(config, data, make_objective(config, plain), dtype) for plain in (False, True)]
+
+
+def memory(run: Training) -> int:
+    """How much more than before is held at once in a step."""
+    with profile(profile_memory=True) as found:
+        run.step()
+    events = [event for event in found.kineto_results.events() if event.name() == "[memory]"]
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
