@@ -22,7 +22,7 @@ train: $(INSTALLED)
 
 test: $(INSTALLED) $(TOOLS)
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 sanitize: $(INSTALLED) $(TOOLS)
 	tests/core/sanitize.sh $(BIN)/python

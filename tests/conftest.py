@@ -27,6 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+# What takes minutes comes first, so that no process is left alone with it at the end.
+LONGEST = ("test_triton.py", "test_cuda_build.py", "test_packaging.py", "test_core_weight_clip.py", "test_trainer.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 def require_native() -> None:
     """For tests of the compiled library: where it is missing they are skipped, but never in CI."""
     from wgan_kernels import build_info
