@@ -27,7 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
-# What takes minutes comes first, so that no process is left alone with it at the end.
+# What takes minutes comes first, so that no process is left alone with it at the end: compilers, the interpreter of
+# Triton, and the first of the core's tests, which builds the core.
 LONGEST = ("test_triton.py", "test_cuda_build.py", "test_packaging.py", "test_core_weight_clip.py", "test_trainer.py")
 
 

@@ -325,7 +325,11 @@ def test_every_schema_has_a_fake_kernel_and_a_function_that_serves_it() -> None:
             assert has_kernel("Autograd"), f"nothing says what the derivative of {name} is"
 
 
-MOST_TRAINER_LINES = 1199  # of code
+# The trainer is there to be read, as a whole; its experiments one by one.
+MOST_TRAINER_LINES = 1200
+
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_lines(source: str) -> int:
@@ -335,16 +339,16 @@ def code_lines(source: str) -> int:
         if token.type not in (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
             lines |= set(range(token.start[0], token.end[0] + 1)) if token.string else set()
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node) is not None:
             lines -= set(range(node.body[0].lineno, node.body[0].end_lineno + 1))
     return len(lines)
 
 
 def test_the_trainer_stays_thin() -> None:
-    """It is there to be read."""
-    paths = [path for path in (ROOT / "wgan_kernels/trainer").rglob("*.py") if "experiments" not in path.parts]
-    found = {path.name: code_lines(path.read_text()) for path in paths}
-    assert 0 < sum(found.values()) <= MOST_TRAINER_LINES, found
+    trainer = ROOT / "wgan_kernels/trainer"
+    paths = {path.relative_to(trainer).as_posix(): path for path in trainer.rglob("*.py")}
+    found = {name: code_lines(path.read_text()) for name, path in paths.items() if not name.startswith("experiments/")}
+    assert len(found) > 10 and sum(found.values()) < MOST_TRAINER_LINES, found
 
 
 def test_lines_of_code_are_counted() -> None:

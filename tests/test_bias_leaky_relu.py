@@ -231,6 +231,23 @@ def test_a_gradient_along_constants_may_be_descended_too(backend: str) -> None:
     (grad,) = torch.autograd.grad(bias_leaky_relu(x, bias, 0.2).sum(), x, create_graph=True)
     grad.square().sum().backward()
     assert bias.grad is None or not bias.grad.any()
+    v = leaf(samples((4, 3, 2), torch.float64, seed=2))
+    (grad,) = torch.autograd.grad(bias_leaky_relu(x, bias, 0.2), x, v, create_graph=True)
+    (slopes,) = torch.autograd.grad(grad.sum(), v, create_graph=True)
+    slopes.square().sum().backward()
+    assert v.grad is None or not v.grad.any()
+
+
+def test_every_parameter_hears_of_a_second_backward_pass(backend: str) -> None:
+    """Even of no gradient: DistributedDataParallel waits for each one's hook."""
+    heard = []
+    x, bias = leaf(samples((4, 3, 2), torch.float64)), leaf(samples((3,), torch.float64, seed=1))
+    nodes = [leaf.view_as(leaf).grad_fn.next_functions[0][0] for leaf in (x, bias)]
+    hooks = [node.register_hook(lambda *_, name=name: heard.append(name)) for name, node in zip("xb", nodes)]
+    grad_y = leaf(samples((4, 3, 2), torch.float64, seed=2))
+    (grad,) = torch.autograd.grad(bias_leaky_relu(x, bias, 0.2), x, grad_y, create_graph=True)
+    grad.square().sum().backward()
+    assert sorted(heard) == ["b", "x"] and len(hooks) == 2
 
 
 def test_only_the_result_is_kept(native: None) -> None:

@@ -56,7 +56,7 @@ def test_library_is_named_for_the_stable_abi(native) -> None:
 
 def test_wheel_is_tagged_for_every_python_from_3_10(native, source: Path, tmp_path: Path) -> None:
     pip_wheel = (sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps")
-    # Not optimised, in a third of the time: the library that is installed shows that the other compiles.
+    # Not optimised, in a third of the time: the installed library was built by the same setup.py, optimised.
     run(*pip_wheel, "-w", str(tmp_path), str(source), DEBUG="1")
     (wheel,) = tmp_path.glob("*.whl")
     assert "-cp310-abi3-" in wheel.name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +209,17 @@ def test_unwritable_folder_fails_before_training(
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
         assert main(["--out", str(out)]) == 2
         message = capsys.readouterr().err
-        assert "--out" in message and str(out) in message and "writable folder" in message
+        assert f"error: argument --out: must be a writable folder, got {str(out)!r}: " in message
+
+
+@pytest.mark.parametrize("program", ["trainer", "trainer.experiments"])
+def test_a_missing_package_is_named_and_no_mistake_of_ours_is_taken_for_one(program: str) -> None:
+    for name in ("yaml", "wgan_kernels.trainer.files"):
+        script = f"import runpy, sys; sys.modules[{name!r}] = None; runpy.run_module('wgan_kernels.{program}')"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+        assert done.returncode == 1
+        assert ("yaml: install the package with its [trainer] extra" in done.stderr) == (name == "yaml")
+        assert ("Traceback" in done.stderr) == (name != "yaml")
 
 
 def test_missing_native_library_is_said(

@@ -32,7 +32,7 @@ def test_digits_are_split_apart_and_always_alike() -> None:
     assert torch.equal(digits.train, again.train) and torch.equal(digits.held_out, again.held_out)
     assert digits.train.shape == (1437, 64) and digits.held_out.shape == (360, 64) and digits.shape == (1, 8, 8)
     everything = torch.cat([digits.train, digits.held_out])
-    assert everything.min() == -1 and everything.max() == 1 and digits.bounded
+    assert everything.min() == -1 and everything.max() == 1 and digits.is_image
     # No two of the 1,797 images are equal, so that disjoint images are disjoint rows.
     assert len(everything.unique(dim=0)) == len(everything) == 1797
     assert load("digits", 16).train.shape == (1437, 256) and load("digits", 16).shape == (1, 16, 16)
@@ -41,7 +41,7 @@ def test_digits_are_split_apart_and_always_alike() -> None:
 @pytest.mark.parametrize("name", data.TOYS)
 def test_toys(name: str) -> None:
     toy = load(name)
-    assert toy.train.shape == (20_000, 2) and toy.held_out.shape == (5_000, 2) and not toy.bounded
+    assert toy.train.shape == (20_000, 2) and toy.held_out.shape == (5_000, 2) and not toy.is_image
     assert torch.equal(toy.train, load(name).train)
     if toy.modes is not None:
         centres, sigma = toy.modes
@@ -64,7 +64,7 @@ def test_idx_files(tmp_path: Path, suffix: str, parts: tuple[str, ...]) -> None:
         path = tmp_path / f"{part}-images-idx3-ubyte{suffix}"
         path.write_bytes(gzip.compress(content) if suffix else content)
     found = load(str(tmp_path))
-    assert found.shape == (1, 6, 5) and found.bounded
+    assert found.shape == (1, 6, 5) and found.is_image
     assert (len(found.train), len(found.held_out)) == ((10, 10) if len(parts) == 2 else (8, 2))
     everything = torch.cat([found.train, found.held_out]) if len(parts) == 1 else found.train
     expected = torch.from_numpy(PIXELS).float().flatten(1) / 127.5 - 1
@@ -95,7 +95,7 @@ def test_numpy_files(tmp_path: Path, shape: tuple[int, ...], dtype: type, found:
     np.savez(tmp_path / "a.npz", values)
     one, other = load(str(tmp_path / "a.npy")), load(str(tmp_path / "a.npz"))
     assert one.shape == other.shape == found and torch.equal(one.train, other.train)
-    assert one.bounded == (len(found) == 3) and len(one.train) == 10 and len(one.held_out) == 2
+    assert one.is_image == (len(found) == 3) and len(one.train) == 10 and len(one.held_out) == 2
 
 
 def test_image_folders(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def make_bad_files(folder: Path) -> dict[str, str]:
 
     train = "train-images-idx3-ubyte"
     said = {
-        in_folder("cut", train, content[:-1]): f"{train}: is cut off or too long: 10 images of 6x5 are 300 bytes",
+        in_folder("cut", train, content[:-1]): f"{train}: cut off or too long: 10 6x5 images are 300 bytes",
         in_folder("labels", train, b"\0\0\x08\x01" + content[4:]): f"{train}: is no IDX file of images",
         in_folder("short", train, b"\0\0"): f"{train}: is no IDX file of images",
         in_folder("gz", f"{train}.gz", gzip.compress(content)[:-20]): f"{train}.gz: cannot be read",
@@ -172,7 +172,7 @@ def make_bad_files(folder: Path) -> dict[str, str]:
         "loud.npy": "loud.npy: images must be bytes or numbers in [-1, 1], got numbers from 7 to 7",
         "channels.npy": "channels.npy: must hold rows (N, P), or images (N, H, W) or with 1, 3 or 4 channels",
         "few.npy": "few.npy: needs more samples, got 3",
-        "data.csv": "data.csv: is no folder and no .npy or .npz file",
+        "data.csv": "data.csv: no folder and no .npy or .npz file",
         "missing.npy": "missing.npy: cannot be read",
         "missing": "missing: no such file or folder",
     }

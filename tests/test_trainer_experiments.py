@@ -18,10 +18,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from wgan_kernels.trainer.checkpoint import FileError  # noqa: E402
 from wgan_kernels.trainer.experiments import EXPERIMENTS, critics, gradient_norms, surfaces, transport  # noqa: E402
 from wgan_kernels.trainer.experiments.__main__ import main  # noqa: E402
 from wgan_kernels.trainer.experiments.experiment import perform, plain  # noqa: E402
+from wgan_kernels.trainer.files import FileError  # noqa: E402
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -116,16 +116,11 @@ def _eager_by_output(ctx: Any, grad_y: Tensor | None) -> tuple[Tensor | None, ..
     negative_slope, gain, clamp, dtype = ctx.settings
     needs_bias = ctx.needs_input_grad[1]
     if torch.is_grad_enabled():
-        # There is no derivative by y: without y in the graph, the engine is spared a call of this function for None.
-        # But a gradient that is asked for its graph has one, even if it leads nowhere.
-        cut = y.detach() if grad_y.requires_grad else y
-        grad_x, grad_bias = _apply_backward(grad_y, cut, negative_slope, gain, clamp, needs_bias)
+        grad_x, grad_bias = _apply_backward(grad_y, y, negative_slope, gain, clamp, needs_bias)
     else:
         with torch._C._AutoDispatchBelowAutograd():
             grad_x, grad_bias = _BACKWARD(grad_y, y, negative_slope, gain, clamp, needs_bias)
-    if not needs_bias:
-        return grad_x, None, None, None, None
-    return grad_x, grad_bias if grad_bias.dtype is dtype else grad_bias.to(dtype), None, None, None
+    return grad_x, grad_bias.to(dtype) if needs_bias else None, None, None, None
 
 
 def _eager_backward(

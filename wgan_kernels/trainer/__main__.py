@@ -12,7 +12,7 @@ try:
     import yaml
 
     from . import ranks
-    from .checkpoint import load_checkpoint, replacing
+    from .checkpoint import load_checkpoint, prepare, replacing
     from .config import Config, parse
     from .data import Judge, load
     from .files import FileError, naming
@@ -23,6 +23,8 @@ try:
     from .run import Interrupt, Record, metrics_of, save_metrics, summary, train
     from .twin import Verifier, compare
 except ModuleNotFoundError as error:
+    if (error.name or "torch").partition(".")[0] in ("wgan_kernels", "torch"):
+        raise
     sys.exit(f"wgan-train needs {error.name}: install the package with its [trainer] extra")
 
 
@@ -58,10 +60,9 @@ def start(config: Config) -> tuple[Training, Record]:
             training.load_state_dict(state)
             record = Record(**state["record"])
     if ranks.number() == 0:
-        with naming(config.out, "argument --out: must be a writable folder"):
-            config.out.mkdir(parents=True, exist_ok=True)
-            with replacing(config.out / "config.yaml") as path:
-                path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+        prepare(config.out)
+        with replacing(config.out / "config.yaml") as path:
+            path.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
     return training, record
 
 
@@ -79,12 +80,12 @@ def run(training: Training, record: Record, interrupt: Interrupt) -> int:
     save_metrics(config.out, metrics)
     if config.compare and status == 0 and not interrupt.requested:
         print("timing the same run on plain PyTorch ...", file=sys.stderr)
-        if found := compare(config, training.data, lambda: interrupt.requested):
+        if found := compare(config, training.data, lambda: bool(interrupt.requested)):
             metrics["comparison"] = found
             status = int(not found["same_curve"])
             save(config.out / "comparison.png", (9, 5), draw_comparison, found)
             save_metrics(config.out, metrics)
-    print(summary(metrics))
+    print(summary(metrics), flush=True)  # before ranks.leave
     if record.explanation:
         print(f"wgan-train: {record.outcome}: {record.explanation}", file=sys.stderr)
     return status

@@ -2,6 +2,7 @@
 
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,6 +15,15 @@ from .config import Config
 from .files import FileError, naming
 
 FORMAT = "wgan_kernels.trainer 3"
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder and proves that files can be written there, before any time is spent."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FileError(f"argument --out: must be a writable folder, got {str(folder)!r}: {error.strerror}") from error
 
 
 @contextmanager

@@ -24,12 +24,8 @@ class Data(NamedTuple):
     train: Tensor  # (N, P)
     held_out: Tensor  # (M, P)
     shape: tuple[int, ...]  # (P,), or (channels, height, width)
-    bounded: bool = False  # whether samples lie in [-1, 1]
+    is_image: bool = False  # whose pixels lie in [-1, 1]
     modes: tuple[Tensor, float] | None = None  # centres (M, P) of the Gaussians of a mixture, their standard deviation
-
-    @property
-    def is_image(self) -> bool:
-        return len(self.shape) == 3
 
 
 def load(name: str, least_side: int = 0) -> Data:
@@ -49,7 +45,7 @@ def load(name: str, least_side: int = 0) -> Data:
     sides = (max(least_side, 1 << math.ceil(math.log2(max(data.shape[1:])))),) * 2
     images = (samples.unflatten(1, data.shape) for samples in (data.train, data.held_out))
     train, held_out = (nn.functional.interpolate(each, sides, mode="bilinear").flatten(1) for each in images)
-    return Data(train, held_out, (data.shape[0], *sides), data.bounded)
+    return Data(train, held_out, (data.shape[0], *sides), is_image=True)
 
 
 def load_digits() -> Data:
@@ -59,7 +55,7 @@ def load_digits() -> Data:
     """
     images, held_out, _, _ = digit_parts()
     # A pixel counts the ink in a block of 4x4 points.
-    return Data(images.float() / 8 - 1, held_out.float() / 8 - 1, (1, 8, 8), bounded=True)
+    return Data(images.float() / 8 - 1, held_out.float() / 8 - 1, (1, 8, 8), is_image=True)
 
 
 def digit_parts() -> list[Tensor]:
@@ -82,13 +78,12 @@ def load_files(where: str | Path) -> Data:
     if len(held_out) < 2:
         raise files.FileError(f"{where}: needs more samples, got {len(train) + len(held_out)}")
     shape = tuple(train.shape[1:])
-    return Data(train.flatten(1), held_out.flatten(1), shape, bounded=len(shape) == 3)
+    return Data(train.flatten(1), held_out.flatten(1), shape, is_image=len(shape) == 3)
 
 
 def split(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Those to train on, and the first ones, which are held out."""
-    held_out, train = samples.tensor_split([round(HELD_OUT * len(samples))])
-    return train, held_out
+    return samples.tensor_split([round(HELD_OUT * len(samples))])[::-1]
 
 
 def seeded() -> torch.Generator:

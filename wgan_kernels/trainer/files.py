@@ -36,8 +36,7 @@ def read(where: str | Path) -> tuple[Tensor, Tensor | None]:
         return read_numpy(path), None
     if ":" in str(where) and not path.exists():
         return read_dataset(str(where)), None
-    words = "is no folder and no .npy or .npz file" if path.exists() else "no such file or folder"
-    raise FileError(f"{where}: {words}")
+    raise FileError(f"{where}: {'no folder and no .npy or .npz file' if path.exists() else 'no such file or folder'}")
 
 
 def read_idx(path: Path) -> Tensor:
@@ -45,12 +44,11 @@ def read_idx(path: Path) -> Tensor:
     content = contents(path)
     if len(content) < 16 or content[:4] != b"\0\0\x08\x03":
         raise FileError(f"{path}: is no IDX file of images, which start with the bytes 00 00 08 03")
-    number, height, width = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
-    wanted, got = number * height * width, len(content) - 16
+    count, height, width = np.frombuffer(content, ">u4", count=3, offset=4).tolist()
+    wanted, got = count * height * width, len(content) - 16
     if got != wanted:
-        words = f"{number} images of {height}x{width} are {wanted} bytes, got {got}"
-        raise FileError(f"{path}: is cut off or too long: {words}")
-    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(number, height, width))
+        raise FileError(f"{path}: cut off or too long: {count} {height}x{width} images are {wanted} bytes, got {got}")
+    return checked(path, np.frombuffer(content, np.uint8, offset=16).reshape(count, height, width))
 
 
 def contents(path: Path) -> bytes:

@@ -127,7 +127,7 @@ class Training:
 
     def _make_networks(self) -> nn.ModuleDict:
         architecture, latent = ARCHITECTURES[self.config.architecture], self.objective.latent
-        sizes = Sizes(self.data.shape, latent, self.config.width or architecture.width, self.data.bounded)
+        sizes = Sizes(self.data.shape, latent, self.config.width or architecture.width, self.data.is_image)
         with torch.random.fork_rng(devices=[]):  # torch.nn draws initial weights from the global generator only
             torch.manual_seed(self.config.seed)
             networks = self.objective.make_networks(architecture, sizes)

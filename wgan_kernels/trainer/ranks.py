@@ -35,8 +35,6 @@ def leave(status: int) -> NoReturn:
     """Ends the process. Among several, past the interpreter's own way out, on which a thread of gloo may abort it."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         sys.exit(status)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(status)
 
 
@@ -64,9 +62,7 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        values = values.clone()
-        dist.all_reduce(values)
-        return values
+        return summed(values.clone())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
@@ -79,14 +75,17 @@ def average_gradients(params: Iterable[nn.Parameter]) -> None:
         nn.utils.vector_to_parameters(averaged(nn.utils.parameters_to_vector(grads)), grads)
 
 
-def averaged(values: Tensor) -> Tensor:
-    """The mean over the ranks, in place."""
+def summed(values: Tensor) -> Tensor:
+    """Over the ranks, in place."""
     if count() > 1:
         dist.all_reduce(values)
-        values /= count()
     return values
+
+
+def averaged(values: Tensor) -> Tensor:
+    return summed(values) / count()
 
 
 def any_rank(wish: bool, device: torch.device) -> bool:
     """Whether one of the ranks wishes it: all get the same answer."""
-    return averaged(torch.tensor(float(wish), device=device)).item() > 0
+    return summed(torch.tensor(float(wish), device=device)).item() > 0

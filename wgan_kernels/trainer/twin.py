@@ -1,4 +1,4 @@
-"""The same run on plain PyTorch: its steps are checked against it while they are made, its speed is compared to it.
+"""The twin of a run, on plain PyTorch: the run's steps are checked against it, and its speed compared with it.
 
 Checks run both sides in float64 on the same weights, draws and states of the optimiser. In float32 two correct programs
 may fall on different sides of an activation's kink and differ by 1e-2 in a gradient, so that no tolerance could both
@@ -30,7 +30,7 @@ from .loop import Training
 from .objectives import make_objective
 from .objectives.base import Batch, Terms, Update
 
-TOLERANCE = 1e-9
+TOLERANCE = 1e-9  # of a step, and of the first steps of a curve
 TINY = torch.finfo(torch.float64).tiny
 ROUNDS, STEPS_PER_ROUND = 12, 50  # of a comparison
 NAMES = ("library", "plain PyTorch")
@@ -76,7 +76,8 @@ class Verifier:
         size = torch.stack([part.abs() for part in parts]).sum().clamp(min=TINY)
         loss, float32_loss = (((each - theirs).abs() / size).item() for each in (ours, trained["loss"]))
         gradient = _difference([[param.grad for param in players.values()] for _, players in sides])
-        found = Errors(loss, gradient, _difference([players.values() for _, players in sides]), float32_loss)
+        weights = _difference([players.values() for _, players in sides])
+        found = Errors(loss, gradient, weights, float32_loss)
         one_sample = ranks.count() / training.objective.batch_size
         limits = Errors(TOLERANCE, TOLERANCE, TOLERANCE, torch.inf if training.config.amp else one_sample)
         # Written so that NaN does not pass.
@@ -107,7 +108,7 @@ def _report(where: str, trained: Terms, sides: list[Side], found: Errors, limits
     lines = [f"{where}: library and plain PyTorch disagree on the same weights and draws"]
     for name, error, limit in zip(Errors._fields, found, limits):
         lines.append(f"  relative error {error:9.2e}, tolerance {limit:.0e}: {name}")
-    lines.append(f"  {'':40}{'library':>16}{'plain PyTorch':>16}")
+    lines.append(f"  {'':40}" + "".join(f"{name:>16}" for name in NAMES))
     pairs = {"loss as trained on": (trained["loss"], theirs["loss"])}
     pairs |= {f"{name}, float64": (ours[name], value) for name, value in theirs.items()}
     for name, param in their_players.items():
@@ -115,8 +116,8 @@ def _report(where: str, trained: Terms, sides: list[Side], found: Errors, limits
     return "\n".join(lines + [f"  {name:40}{one.item():16.9g}{two.item():16.9g}" for name, (one, two) in pairs.items()])
 
 
-def compare(config: Config, data: Data, stopped: Callable[[], Any]) -> dict[str, Any] | None:
-    """Times the first steps of the run both ways, from one seed, without checks and evaluations; None where `stopped`.
+def compare(config: Config, data: Data, interrupted: Callable[[], bool]) -> dict[str, Any] | None:
+    """Times the first steps of the run both ways, from one seed, without checks and evaluations; None if interrupted.
 
     The two runs take turns, so that whatever else the machine does slows both alike, in `rounds`, of which the first
     warms up and is not counted. Rates are medians; speedup is the median of the ratio within a round. `bytes` is the
@@ -124,7 +125,7 @@ def compare(config: Config, data: Data, stopped: Callable[[], Any]) -> dict[str,
     """
 
     def steps_of(run: Training) -> list[list[float]]:
-        return [list(run.step().values()) for _ in range(steps) if not stopped()]
+        return [list(run.step().values()) for _ in range(steps) if not interrupted()]
 
     steps = min(STEPS_PER_ROUND, config.steps)
     ours, theirs = (torch.tensor(steps_of(run), dtype=torch.float64) for run in both_ways(config, data, torch.float64))
@@ -135,7 +136,7 @@ def compare(config: Config, data: Data, stopped: Callable[[], Any]) -> dict[str,
             start = time.perf_counter()
             curves[which].extend(figures[0] for figures in steps_of(runs[which]))
             rates[which].append(steps / (time.perf_counter() - start))
-    if stopped():
+    if interrupted():
         return None
     rates = [rate[1:] or rate for rate in rates]
     ratios = [library / plain for library, plain in zip(*rates, strict=True)]

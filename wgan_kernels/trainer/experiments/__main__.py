@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,11 +14,14 @@ try:
     import yaml
     from jsonargparse import ArgumentParser
 
+    from ..checkpoint import prepare
     from ..config import Threads
-    from ..files import FileError, naming
+    from ..files import FileError
     from . import EXPERIMENTS
     from .experiment import Experiment, perform
 except ModuleNotFoundError as error:
+    if (error.name or "torch").partition(".")[0] in ("wgan_kernels", "torch"):
+        raise
     sys.exit(f"the experiments need {error.name}: install the package with its [trainer] extra")
 
 
@@ -59,9 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = options.pop("out")
     torch.set_num_threads(options.pop("threads"))
     try:
-        with naming(out, "argument --out: must be a writable folder"):
-            out.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=out).close()  # before any time is spent
+        prepare(out)
         result = perform(experiment, experiment.settings(**options), out)
     except FileError as error:
         print(f"experiments: error: {error}", file=sys.stderr)

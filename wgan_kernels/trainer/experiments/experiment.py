@@ -44,7 +44,7 @@ def perform(experiment: Experiment, settings: Any, out: Path) -> dict[str, Any]:
     """Runs it and writes NAME.png and NAME.json into the folder `out`; returns what the latter has.
 
     Raises:
-        checkpoint.FileError: where one cannot be written.
+        files.FileError: where one cannot be written.
     """
     start = time.perf_counter()
     found = experiment.run(settings)

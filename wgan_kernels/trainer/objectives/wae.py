@@ -21,7 +21,7 @@ class WAE(Objective):
     latent = 8
     lr = 1e-3
     penalty_weight = 10.0
-    draws: tuple[str, ...] = ("real", "latent")
+    draws: tuple[str, ...] = ("real", "latent")  # of the update, not a setting
 
     def make_networks(self, architecture: Architecture, sizes: Sizes) -> nn.ModuleDict:
         encoder = architecture.make_critic(sizes, sizes.latent)
@@ -51,7 +51,10 @@ class WAEMMD(WAE):
 
 
 class WAEGAN(WAE):
-    """Algorithm 1; D_gamma = critic, a discriminator of codes of 4 layers, with half the learning rate."""
+    """Algorithm 1.
+
+    D_gamma = critic, a discriminator of codes: 4 layers of 512 features, with half the learning rate.
+    """
 
     name = "wae-gan"
     rates = {"critic": 0.5}
