@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from core_arrays import PRODUCT_DTYPES, QUICK, WIDE, Output, place, to_values
+from core_arrays import QUICK, SIMT_DTYPES, WIDE, Output, place, to_values
 from test_core_kernel_sums import (
     ENERGY,
     IMQ,
@@ -58,7 +58,7 @@ def samples(rng, M, P, dtype):
     return place(rng.normal(size=(2, M, P)), {8: "float64", 4: "float32"}[np.dtype(WIDE[dtype]).itemsize])
 
 
-@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_products(simt, dtype):
     rng = np.random.default_rng(5)
     for index, (N, M, D, P) in enumerate(SIZES):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from core_arrays import HALVES, PRODUCT_DTYPES, QUICK, STORAGE, WIDE, Output, assert_same_bits, place, to_values
+from core_arrays import HALVES, QUICK, SIMT_DTYPES, STORAGE, WIDE, Output, assert_same_bits, place, to_values
 from test_core_kernel_sums import (
     ENERGY,
     IMQ,
@@ -113,7 +113,7 @@ def check_everything(simt, dtype, N, rows, diagonal, inputs, message, **options)
         check_tangents(tangents, b, oracle, dtype, message)
 
 
-@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_sums_gradients_and_tangents(simt, dtype):
     rng = np.random.default_rng(3)
     for index, (N, M, D) in enumerate(SIZES):
@@ -154,7 +154,7 @@ def test_what_is_not_wanted_changes_nothing(simt, dtype):
         np.testing.assert_array_equal(actual, expected)
 
 
-@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_value_is_the_weighted_sum(simt, dtype):
     x, y, _, _, kinds, thetas, _, weights = problem(np.random.default_rng(5), 9, 7, 3, dtype, 3)
     mixture = simt.Mixture(kinds, thetas, weights.ravel().tolist())
@@ -297,7 +297,7 @@ def test_float32_that_float64_has_to_serve(simt, kind, theta, apart, precision):
         np.testing.assert_allclose(grad, exact, rtol=0, atol=FAR_APART * abs(exact).max() + 1e-37)
 
 
-@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_gradients_of_far_clusters_in_many_features(simt, dtype):
     """What z_i sum w_ij and sum w_ij z_j have in common cancels in every chunk of the features, to what distances
     allow: an error of |z|^2 times a few roundings."""
@@ -316,7 +316,7 @@ def test_gradients_of_far_clusters_in_many_features(simt, dtype):
     assert abs(grad - oracle.grad).max() < 60 * rounding * abs(oracle.grad).max()
 
 
-@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_coincident_points(simt, dtype):
     rng = np.random.default_rng(11)
     x = rng.normal(size=(1, 6, 3))
@@ -343,7 +343,7 @@ def test_points_nearer_than_float_can_tell(simt):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
+@pytest.mark.parametrize("dtype", SIMT_DTYPES)
 def test_nan_and_infinity_propagate(simt, dtype, bad):
     rng = np.random.default_rng(12)
     x = rng.normal(size=(1, 5, 3))

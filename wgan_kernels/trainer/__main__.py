@@ -24,7 +24,7 @@ try:
     from .twin import Verifier, compare
 except ModuleNotFoundError as error:
     if (error.name or "torch").partition(".")[0] in ("wgan_kernels", "torch"):
-        raise
+        raise  # no extra would help
     sys.exit(f"wgan-train needs {error.name}: install the package with its [trainer] extra")
 
 

@@ -21,7 +21,7 @@ try:
     from .experiment import Experiment, perform
 except ModuleNotFoundError as error:
     if (error.name or "torch").partition(".")[0] in ("wgan_kernels", "torch"):
-        raise
+        raise  # no extra would help
     sys.exit(f"the experiments need {error.name}: install the package with its [trainer] extra")
 
 
