@@ -1,7 +1,7 @@
 """The tests of the CUDA kernels fail when a kernel loses a barrier, a mask, the guard of a tail, ... (mutants.py).
 
-Copies of the kernels hold every mistake at once, each behind a number in the environment, and are linked with the rest
-of simt_module; so one build serves all of them, and without a number its tests pass.
+Copies of the kernels hold every mistake at once, each behind a number in the environment, and are linked before the
+rest of simt_module; so one build serves all of them, and without a number its tests pass.
 """
 
 import json
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 CORE = HERE.parents[1] / "csrc" / "core"
 REPORTS = {"": "Error", "address": "AddressSanitizer", "thread": "ThreadSanitizer: data race"}
 NUMBERED = {name: number for number, name in enumerate(MUTANTS, 1)}
-NOTICED = [name for name, mutant in MUTANTS.items() if SANITIZER in mutant.builds]
+NOTICED = {name: mutant for name, mutant in MUTANTS.items() if SANITIZER in mutant.builds}
 OPERATORS = sorted({mutant.operator for mutant in MUTANTS.values()})
 
 # Read once: the kernels of another thread must not meet a lock.
@@ -38,10 +38,10 @@ def succeed(command, **options) -> None:
 
 
 def write_kernels(folder: Path) -> list[Path]:
-    """Copies with every mistake; the sources among them."""
+    """Copies with every mistake that is noticed here; those to compile."""
     for original in (*CORE.glob("*.cuh"), *CORE.glob("*_cuda.cu")):  # an include finds its neighbours first
         shutil.copy(original, folder)
-    for name, mutant in MUTANTS.items():
+    for name, mutant in NOTICED.items():
         path = folder / mutant.file
         code = path.read_text()
         assert code.count(mutant.text) == 1, f"{mutant.file} no longer has {mutant.text!r} once: change {name}"
@@ -49,7 +49,8 @@ def write_kernels(folder: Path) -> list[Path]:
             code.replace(mutant.text, mutant.changed.replace("MUTANT", f"(wgk_mutant == {NUMBERED[name]})"))
         )
     (folder / "switch.h").write_text(SWITCH)
-    return sorted(folder.glob("*.cu"))
+    changed = {name for mutant in NOTICED.values() for name in (f"{mutant.operator}_cuda.cu", mutant.file)}
+    return sorted(path for path in folder.glob("*.cu") if path.name in changed)
 
 
 def compile_kernels(build: Path, folder: Path, source: Path, environment: dict[str, str]) -> str:
@@ -73,7 +74,8 @@ def mutants(simt, tmp_path_factory) -> dict[str, str]:
         changed = list(pool.map(lambda source: compile_kernels(build, folder, source, environment), sources))
     unchanged = [
         str(path)
-        for path in (build / "CMakeFiles" / "simt_objects.dir").rglob("*.o")
+        for part in ("simt_objects.dir", "simt_bindings.dir")
+        for path in (build / "CMakeFiles" / part).rglob("*.o")
         if path.name.removesuffix(".o") not in {source.name for source in sources}
     ]
     compiler = os.environ.get("CXX", "c++").split()
@@ -108,7 +110,7 @@ def test_is_noticed(mutants, name):
 @pytest.mark.skipif(SANITIZER != "", reason="the same tests run under the sanitizer without mutants, too")
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_without_a_mistake_nothing_is_noticed(mutants, operator):
-    tests = sorted({MUTANTS[name].test for name in NOTICED if MUTANTS[name].operator == operator})
+    tests = sorted({mutant.test for mutant in NOTICED.values() if mutant.operator == operator})
     if tests:
         done = run(mutants, operator, " or ".join(f"({test})" for test in tests), 0)
         assert done.returncode == 0 and "passed" in done.stdout, done.stdout

@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_bias_leaky_relu([](py::module_& m) {
   m.def("bias_leaky_relu", [](const Run& run, const std::string& dtype_name, const std::vector<double>& settings,
                               const py::array& x, const py::object& bias, py::array y) {
     const Rectified r = rectified(dtype_name, settings, x);

@@ -19,7 +19,7 @@ struct OnDevice {
   }
 };
 
-const Binding binding([](py::module_& m) { def_group_norm<Run>(m, OnDevice{}); });
+const Binding bind_group_norm([](py::module_& m) { def_group_norm<Run>(m, OnDevice{}); });
 
 }  // namespace
 }  // namespace wgk

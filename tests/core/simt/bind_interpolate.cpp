@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_interpolate([](py::module_& m) {
   m.def("interpolate", [](const Run& run, const std::string& dtype_name, const py::array& real, const py::array& fake,
                           const py::array& mix, py::array result) {
     const DType dtype = dtype_named(dtype_name);

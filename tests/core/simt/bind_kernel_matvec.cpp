@@ -5,7 +5,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_kernel_matvec([](py::module_& m) {
   m.def(
       "kernel_matvec",
       [](const Run& run, const std::string& dtype_name, const py::array& x, const py::array& y, const py::array& v,

@@ -13,7 +13,7 @@ PairMode mode_of(const KernelGradients& gradients) {
   return gradients.x != nullptr || gradients.y != nullptr ? PairMode::gradients : PairMode::values;
 }
 
-const Binding binding([](py::module_& m) {
+const Binding bind_kernel_sums([](py::module_& m) {
   bind_mixture(m);
 
   m.def(

@@ -6,7 +6,7 @@ namespace {
 
 using Rows = std::pair<int64_t, int64_t>;
 
-const Binding binding([](py::module_& m) {
+const Binding bind_minibatch_discrimination([](py::module_& m) {
   m.def("minibatch_discrimination", [](const Run& run, const std::string& dtype_name, const py::array& z,
                                        const Rows& rows, py::array o) {
     const ProjectedBatch batch = projected_batch(dtype_named(dtype_name), z, rows);

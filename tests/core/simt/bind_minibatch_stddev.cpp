@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_minibatch_stddev([](py::module_& m) {
   m.def("minibatch_stddev", [](const Run& run, const std::string& dtype_name, const py::array& x, py::array value) {
     const SampleGroups groups = sample_groups(dtype_named(dtype_name), x);
     const Workspace workspace(minibatch_stddev_cuda_workspace(groups));

@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_mlp_critic_loss([](py::module_& m) {
   m.def("mlp_critic_loss", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,
                               const py::array& mixed, const py::object& real, const py::object& fake,
                               const std::vector<py::array>& weights, const std::vector<py::object>& biases,

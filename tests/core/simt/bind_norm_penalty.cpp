@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_norm_penalty([](py::module_& m) {
   bind_settings(m);
 
   m.def("norm_penalty", [](const Run& run, const std::string& dtype_name, const NormPenalty& penalty,

@@ -105,7 +105,7 @@ __global__ void all_right(double* out) {
   out[t] = numbers[63 - t] * (all && any && odd == 0xaaaaaaaau);
 }
 
-const Binding binding([](py::module_& m) {
+const Binding bind_probes([](py::module_& m) {
   m.def("probe", [](const Run& run, const std::string& name, py::array_t<double> out, unsigned blocks,
                     int64_t shared_bytes) {
     const std::pair<const char*, void (*)(double*)> probes[] = {

@@ -52,7 +52,7 @@ void multiply(const Run& run, DType dtype, const py::array& a, const py::array& 
   });
 }
 
-const Binding binding([](py::module_& m) {
+const Binding bind_products([](py::module_& m) {
   m.def("tile_products", [](const Run& run, const std::string& dtype_name, bool tf32, const py::array& a,
                             const py::array& b, py::array dots, py::array weighted) {
     const DType dtype = dtype_named(dtype_name);

@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_rmsprop_clip([](py::module_& m) {
   m.def("rmsprop_clip", [](const Run& run, RmspropArrays arrays, const std::vector<double>& numbers,
                            const std::vector<py::object>& on_device, py::object stats) {
     const std::vector<RmspropTensor> tensors = rmsprop_tensors(arrays);

@@ -4,7 +4,7 @@
 namespace wgk {
 namespace {
 
-const Binding binding([](py::module_& m) {
+const Binding bind_weight_clip([](py::module_& m) {
   m.def("clip_weights", [](const Run& run, NamedArrays arrays, double low, double high) {
     const ClipTensors tensors(arrays);
     launch(run, [&] { return clip_weights_cuda(nullptr, tensors.data(), tensors.count(), low, high); });

@@ -1,5 +1,5 @@
 // How an operator's CUDA functions come into simt_module: a file bind_<op>.cpp with
-//   const Binding binding([](py::module_& m) { m.def(...); });
+//   const Binding bind_<op>([](py::module_& m) { m.def(...); });
 // Functions take the arguments of core_module's, so that the tests of both share their helpers.
 #pragma once
 

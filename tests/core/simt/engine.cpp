@@ -31,10 +31,10 @@ struct Launch {
 const Launch* launched;
 Fiber main_fiber;
 
-// Stacks and blocks are used again, but not where races are looked for: a thread of another block on the same memory
-// would be one.
 constexpr size_t kMostFibers = 7900;  // ThreadSanitizer has room for 8128 threads
 
+// Used again: by all blocks, but by those of other launches only where races are looked for. There, a thread of another
+// block of its launch on the same memory would be one.
 struct Memory {
   Stacks stacks;
   std::deque<Block> blocks;
@@ -124,14 +124,14 @@ bool run_threads(Block& block) {
   return true;
 }
 
-void run_block(Memory& memory, const Launch& launch, uint64_t number) {
+void run_block(Memory& memory, const Launch& launch, uint64_t number, size_t place) {
   const auto count = static_cast<unsigned>(volume(launch.block));
-  if (kFindsRaces || memory.blocks.empty()) {
+  if (place == memory.blocks.size()) {
     memory.blocks.emplace_back();
   }
-  memory.stacks.grow(memory.blocks.size() * count);
-  Block& block = memory.blocks.back();
-  begin(block, launch, number, memory.stacks, (memory.blocks.size() - 1) * count);
+  memory.stacks.grow((place + 1) * count);
+  Block& block = memory.blocks[place];
+  begin(block, launch, number, memory.stacks, place * count);
   running = &block;
   failure[0] = '\0';
   if (!run_threads(block)) {
@@ -149,6 +149,7 @@ void end(Memory& memory) {
     for (Thread& thread : block.threads) {
       retire(thread.fiber, thread.done, &token);
     }
+    block.threads.clear();
     allow(block.arena.get(), kArena);
   }
   acquire(&token);
@@ -172,16 +173,13 @@ int run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), c
   launched = &launch;
   ++launches;
   prepare_main(main_fiber);
-  static Memory kept;
-  Memory fresh;
-  Memory& memory = kFindsRaces ? fresh : kept;
+  static Memory memory;
   struct Ends {
-    Memory& memory;
     ~Ends() { end(memory); }
-  } ends{memory};
+  } ends;
   const uint64_t blocks = volume(grid);
   for (uint64_t b = 0; b < blocks; ++b) {
-    run_block(memory, launch, reverse_order ? blocks - 1 - b : b);
+    run_block(memory, launch, reverse_order ? blocks - 1 - b : b, kFindsRaces ? b : 0);
   }
   return 0;
 }
