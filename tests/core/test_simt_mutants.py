@@ -1,7 +1,7 @@
 """The tests of the CUDA kernels fail when a kernel loses a barrier, a mask, the guard of a tail, ... (mutants.py).
 
-Copies of the kernels hold every mistake at once, each behind a number in the environment, and are linked before the
-rest of simt_module; so one build serves all of them, and without a number its tests pass.
+Copies of the kernels hold every mistake at once, each behind a number in the environment, and are linked with the rest
+of simt_module; so one build serves all of them, and without a number its tests pass.
 """
 
 import json
@@ -38,19 +38,18 @@ def succeed(command, **options) -> None:
 
 
 def write_kernels(folder: Path) -> list[Path]:
-    """Copies with every mistake that is noticed here; those to compile."""
+    """Copies with every mistake; those to compile, which have what is noticed here."""
     for original in (*CORE.glob("*.cuh"), *CORE.glob("*_cuda.cu")):  # an include finds its neighbours first
         shutil.copy(original, folder)
-    for name, mutant in NOTICED.items():
+    for name, mutant in MUTANTS.items():
         path = folder / mutant.file
         code = path.read_text()
         assert code.count(mutant.text) == 1, f"{mutant.file} no longer has {mutant.text!r} once: change {name}"
-        path.write_text(
-            code.replace(mutant.text, mutant.changed.replace("MUTANT", f"(wgk_mutant == {NUMBERED[name]})"))
-        )
+        changed = mutant.changed.replace("MUTANT", f"(wgk_mutant == {NUMBERED[name]})")
+        path.write_text(code.replace(mutant.text, changed))
     (folder / "switch.h").write_text(SWITCH)
-    changed = {name for mutant in NOTICED.values() for name in (f"{mutant.operator}_cuda.cu", mutant.file)}
-    return sorted(path for path in folder.glob("*.cu") if path.name in changed)
+    needed = {name for mutant in NOTICED.values() for name in (f"{mutant.operator}_cuda.cu", mutant.file)}
+    return sorted(path for path in folder.glob("*.cu") if path.name in needed)
 
 
 def compile_kernels(build: Path, folder: Path, source: Path, environment: dict[str, str]) -> str:
@@ -81,6 +80,7 @@ def mutants(simt, tmp_path_factory) -> dict[str, str]:
     compiler = os.environ.get("CXX", "c++").split()
     sanitize = {"": [], "address": ["-fsanitize=address,undefined"], "thread": ["-fsanitize=thread"]}[SANITIZER]
     module = folder / Path(simt.__file__).name
+    # The changed ones first: of an inline function that several objects have, the linker keeps the first.
     succeed([*compiler, "-shared", *sanitize, "-o", str(module), *changed, *unchanged], env=environment)
     path = os.pathsep.join([str(folder), str(build)])
     return {**os.environ, "PYTHONPATH": path, "WGK_QUICK": "1"}

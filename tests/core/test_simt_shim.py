@@ -64,7 +64,8 @@ def test_launches_that_cuda_refuses(simt, blocks, shared_bytes):
 
 
 def sanitizer_output(name):
-    code = f"import numpy, simt_module as s; s.probe(s.Run(), {name!r}, numpy.zeros(64), 3, 512)"
+    launches = "".join(f"s.probe(s.Run(), {each!r}, numpy.zeros(64), 3, 512); " for each in ("all_right", name))
+    code = f"import numpy, simt_module as s; {launches}"  # the second one on memory of the first
     done = subprocess.run([sys.executable, "-c", code], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     return done.returncode, done.stdout
 

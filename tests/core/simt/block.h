@@ -40,7 +40,7 @@ struct SharedArray {
   size_t offset;
 };
 
-// With everything that no two blocks may share: ThreadSanitizer would see order between them, or races that are none.
+// With everything that no two blocks of a launch may share: ThreadSanitizer would see order between them, or races that are none.
 struct Block {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
@@ -48,7 +48,7 @@ struct Block {
   size_t used, static_bytes;
   SharedArray arrays[kArrays];
   int array_count;
-  unsigned arrived, returned, barriers;
+  unsigned arrived, barriers;
   char tokens[2];
   void* dynamic_shared;
 };

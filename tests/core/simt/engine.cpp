@@ -33,12 +33,10 @@ Fiber main_fiber;
 
 constexpr size_t kMostFibers = 7900;  // ThreadSanitizer has room for 8128 threads
 
-// Used again: by all blocks, but by those of other launches only where races are looked for. There, a thread of another
-// block of its launch on the same memory would be one.
-struct Memory {
-  Stacks stacks;
-  std::deque<Block> blocks;
-};
+// Kept from launch to launch. All blocks of a launch use those of the first; but where races are looked for, a thread of
+// another block on the same memory would be one.
+Stacks stacks;
+std::deque<Block> blocks;
 
 uint64_t volume(dim3 d) { return uint64_t{d.x} * d.y * d.z; }
 
@@ -60,7 +58,7 @@ void entry() {
   yield();
 }
 
-void begin(Block& block, const Launch& launch, uint64_t number, const Stacks& stacks, size_t first_stack) {
+void begin(Block& block, const Launch& launch, uint64_t number, size_t first_stack) {
   const auto count = static_cast<unsigned>(volume(launch.block));
   allow(block.arena.get(), kArena);
   std::memset(block.arena.get(), 0xFF, kArena);
@@ -124,14 +122,14 @@ bool run_threads(Block& block) {
   return true;
 }
 
-void run_block(Memory& memory, const Launch& launch, uint64_t number, size_t place) {
+void run_block(const Launch& launch, uint64_t number, size_t place) {
   const auto count = static_cast<unsigned>(volume(launch.block));
-  if (place == memory.blocks.size()) {
-    memory.blocks.emplace_back();
+  if (place == blocks.size()) {
+    blocks.emplace_back();
   }
-  memory.stacks.grow((place + 1) * count);
-  Block& block = memory.blocks[place];
-  begin(block, launch, number, memory.stacks, place * count);
+  stacks.grow((place + 1) * count);
+  Block& block = blocks[place];
+  begin(block, launch, number, place * count);
   running = &block;
   failure[0] = '\0';
   if (!run_threads(block)) {
@@ -143,9 +141,9 @@ void run_block(Memory& memory, const Launch& launch, uint64_t number, size_t pla
 }
 
 // The host goes on after every thread.
-void end(Memory& memory) {
+void end() {
   char token = 0;
-  for (Block& block : memory.blocks) {
+  for (Block& block : blocks) {
     for (Thread& thread : block.threads) {
       retire(thread.fiber, thread.done, &token);
     }
@@ -173,13 +171,12 @@ int run(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), c
   launched = &launch;
   ++launches;
   prepare_main(main_fiber);
-  static Memory memory;
   struct Ends {
-    ~Ends() { end(memory); }
+    ~Ends() { end(); }
   } ends;
-  const uint64_t blocks = volume(grid);
-  for (uint64_t b = 0; b < blocks; ++b) {
-    run_block(memory, launch, reverse_order ? blocks - 1 - b : b, kFindsRaces ? b : 0);
+  const uint64_t count = volume(grid);
+  for (uint64_t b = 0; b < count; ++b) {
+    run_block(launch, reverse_order ? count - 1 - b : b, kFindsRaces ? b : 0);
   }
   return 0;
 }

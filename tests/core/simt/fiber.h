@@ -34,8 +34,6 @@ class Stacks {
  public:
   static constexpr size_t kBytes = size_t{1} << 16;
 
-  Stacks() = default;
-  Stacks(Stacks&& other) noexcept = default;
   ~Stacks();
   void grow(size_t count);
   char* operator[](size_t i) const { return stacks_[i]; }

@@ -25,8 +25,7 @@ class GAN(Adversarial):
 
     def critic_terms(self, critic: nn.Module, real: Tensor, fake: Tensor, mix: Tensor | None) -> Terms:
         """-1/2 mean log D(x) - 1/2 mean log(1 - D(G(z))), in which 2 JS - 2 log 2 = -2 loss for the best D."""
-        of_real = cross_entropy(critic(real), 1 - self.label_smoothing)
-        loss = (of_real + cross_entropy(critic(fake), 0.0)) / 2
+        loss = (cross_entropy(critic(real), 1 - self.label_smoothing) + cross_entropy(critic(fake), 0.0)) / 2
         return {"loss": loss, "jensen_shannon": math.log(2) - loss}
 
     def generator_terms(self, critic: nn.Module, fake: Tensor, real: Tensor | None) -> Terms:
