@@ -134,6 +134,25 @@ def test_values_of_the_game_at_equality() -> None:
     assert grad.abs().item() < 1e-7
 
 
+def test_mmd_gan_compares_features_by_rational_quadratic_and_linear_kernels() -> None:
+    training = small("--objective", "mmd-gan")
+    draws = training.draw(training.updates[1])
+    with torch.no_grad():
+        fake = training.generator(draws.latent)
+        terms = training.objective.generator_terms(training.networks.critic, fake, draws.real)
+        phi_x, phi_y = training.networks.critic(draws.real), training.networks.critic(fake)
+
+    def k(x: Tensor, y: Tensor) -> Tensor:
+        square = torch.cdist(x, y).square()
+        return sum((1 + square / (2 * alpha)) ** -alpha for alpha in (0.2, 0.5, 1.0, 2.0, 5.0)) + 10 * x @ y.T
+
+    n = len(phi_x)
+    others = ~torch.eye(n, dtype=torch.bool)
+    mmd2 = (k(phi_x, phi_x) + k(phi_y, phi_y))[others].sum() / (n * (n - 1)) - 2 * k(phi_x, phi_y).mean()
+    torch.testing.assert_close(terms["loss"], mmd2, rtol=1e-9, atol=1e-12)
+    assert terms["size"] >= max(k(phi_x, phi_x).diag().mean(), k(phi_y, phi_y).diag().mean()) > 5
+
+
 def test_feature_matching() -> None:
     training = small("--objective", "nsgan", "--feature-matching")
     critic, update = training.networks.critic, training.updates[1]
