@@ -1,6 +1,6 @@
 // How an operator's CUDA functions come into simt_module: a file bind_<op>.cpp with
 //   const Binding bind_<op>([](py::module_& m) { m.def(...); });
-// All are compiled as one file and unwatched by sanitizers, but for those that CMakeLists.txt lists, which have kernels.
+// Compiled as one file, unwatched by sanitizers, but for those that CMakeLists.txt lists, which have kernels.
 // Functions take the arguments of core_module's, so that the tests of both share their helpers.
 #pragma once
 

@@ -40,7 +40,8 @@ struct SharedArray {
   size_t offset;
 };
 
-// With everything that no two blocks of a launch may share: ThreadSanitizer would see order between them, or races that are none.
+// With everything that no two blocks of a launch may share: ThreadSanitizer would see order between them, or races that
+// are none.
 struct Block {
   std::vector<Thread> threads;
   std::vector<Warp> warps;
@@ -49,6 +50,8 @@ struct Block {
   SharedArray arrays[kArrays];
   int array_count;
   unsigned arrived, barriers;
+  const Thread* in_barrier;  // one of those that wait in __syncthreads, all at one place
+  const Thread* returned;    // one of those that have
   char tokens[2];
   void* dynamic_shared;
 };

@@ -33,8 +33,8 @@ Fiber main_fiber;
 
 constexpr size_t kMostFibers = 7900;  // ThreadSanitizer has room for 8128 threads
 
-// Kept from launch to launch. All blocks of a launch use those of the first; but where races are looked for, a thread of
-// another block on the same memory would be one.
+// Kept from launch to launch. All blocks of a launch use those of the first; but where races are looked for, a thread
+// of another block on the same memory would be one.
 Stacks stacks;
 std::deque<Block> blocks;
 
@@ -49,11 +49,10 @@ void entry() {
   arrive(current->fiber);
   launched->body(launched->context);
   current->done = true;
-  for (const Thread& other : running->threads) {
-    if (other.waits != nullptr && other.mask == 0) {
-      fail("thread %u returned while thread %u waits in __syncthreads at %s:%d", number_of(*current), number_of(other),
-           other.place.file, other.place.line);
-    }
+  running->returned = current;
+  if (const Thread* other = running->in_barrier) {
+    fail("thread %u returned while thread %u waits in __syncthreads at %s:%d", number_of(*current), number_of(*other),
+         other->place.file, other->place.line);
   }
   yield();
 }
@@ -66,6 +65,7 @@ void begin(Block& block, const Launch& launch, uint64_t number, size_t first_sta
   block.used = block.static_bytes = 0;
   block.array_count = 0;
   block.arrived = block.barriers = 0;
+  block.in_barrier = block.returned = nullptr;
   block.threads.assign(count, {});
   block.warps.assign((count + kWarp - 1) / kWarp, {});
   block.dynamic_shared = place_shared(block, launch.shared_bytes);

@@ -60,26 +60,26 @@ void fail(const char* format, ...) {
 
 void block_barrier(Place place) {
   Block& block = *running;
-  for (const Thread& other : block.threads) {
-    if (other.done) {
-      fail("__syncthreads at %s:%d: thread %u has returned", place.file, place.line, number_of(other));
-    }
-    if (other.waits != nullptr && other.mask == 0 && !same(other.place, place)) {
-      fail("__syncthreads at %s:%d: thread %u waits in that at %s:%d", place.file, place.line, number_of(other),
-           other.place.file, other.place.line);
-    }
+  if (const Thread* other = block.returned) {
+    fail("__syncthreads at %s:%d: thread %u has returned", place.file, place.line, number_of(*other));
+  }
+  if (const Thread* other = block.in_barrier; other != nullptr && !same(other->place, place)) {
+    fail("__syncthreads at %s:%d: thread %u waits in that at %s:%d", place.file, place.line, number_of(*other),
+         other->place.file, other->place.line);
   }
   // Two tokens in turn: who leaves late must not take part in what others do before the next barrier.
   char* token = &block.tokens[block.barriers % 2];
   release(token);
   if (++block.arrived == block.threads.size()) {
     block.arrived = 0;
+    block.in_barrier = nullptr;
     ++block.barriers;
     for (Thread& thread : block.threads) {
       thread.waits = nullptr;
     }
   } else {
     wait_for("__syncthreads", 0, place, nullptr);
+    block.in_barrier = current;
     yield();
   }
   acquire(token);
