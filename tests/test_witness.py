@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from wgan_kernels import gradient_penalty, kernel_matvec, witness
-from wgan_kernels.kernels import RBF, InverseMultiquadric, Kernel
+from wgan_kernels.kernels import RBF, InverseMultiquadric, Kernel, Linear
+from wgan_kernels.kernels.composition import Sum
 
-KERNELS = [RBF([0.8, 2.0]), InverseMultiquadric(3.0)]
+KERNELS = [RBF([0.8, 2.0]), InverseMultiquadric(3.0), RBF(2.0) + 0.5 * Linear()]
 DOUBLE = torch.float64
 
 
 def matrix(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
     s = (x[:, None] - y[None]).square().sum(-1)
+    if isinstance(kernel, Sum):
+        return torch.exp(-s / (2 * 2.0**2)) + 0.5 * x @ y.mT
     if isinstance(kernel, RBF):
         return sum(torch.exp(-s / (2 * bandwidth**2)) for bandwidth in kernel.components(1).params)
     return sum(scale / (scale + s) for scale in kernel.components(1).params)
@@ -72,10 +75,11 @@ class Features(nn.Module):
 
 
 @pytest.mark.parametrize("route", ["auto", "functional", "double_backward"])
-def test_the_penalty_of_a_witness(backend: str, route: str) -> None:
+@pytest.mark.parametrize("kernel", KERNELS, ids=repr)
+def test_the_penalty_of_a_witness(backend: str, kernel: Kernel, route: str) -> None:
     """As MMD-GANs take it: of the kernel on a network's features, by the network's parameters."""
     torch.manual_seed(1)
-    features, kernel = Features().double(), KERNELS[0]
+    features = Features().double()
     real, fake = samples((6, 3), DOUBLE, seed=1), samples((6, 3), DOUBLE, seed=2)
     mix = torch.linspace(0.1, 0.9, 6, dtype=DOUBLE)
     results = []

@@ -126,8 +126,9 @@ def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         TypeError: a tensor that is not a dense floating one, dtypes of points that differ, or kernel is not a kernel.
         ValueError: x or y is not two-dimensional; D, M or the device differs.
 
-    Differentiable twice by x, y and v; a third derivative by points raises. The N x M matrix is never stored. Sums run
-    in float64 in a fixed order: the same input gives the same bits for any number of threads.
+    Differentiable twice by x, y and v; a third derivative by points raises. The N x M matrix is never stored, and for
+    one vector a linear kernel, or a linear part of a sum, takes no pairs at all. Sums run in float64 in a fixed order:
+    the same input gives the same bits for any number of threads.
     """
     check_points({"x": x, "y": y})
     check_kernel(kernel)
