@@ -95,6 +95,24 @@ def _language_is_patched_once_for_each_kernel() -> Iterator[None]:
     interpreter._patch_lang = theirs
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _dtypes_are_looked_up_once() -> Iterator[None]:
+    """Triton's interpreter makes its table of dtypes again at every operation, which takes a tenth of its time."""
+    from triton.runtime import interpreter
+
+    theirs, known = interpreter._get_np_dtype, {}
+
+    def dtype(of: Any) -> Any:
+        name = str(of)
+        if name not in known:
+            known[name] = theirs(of)
+        return known[name]
+
+    interpreter._get_np_dtype = dtype
+    yield
+    interpreter._get_np_dtype = theirs
+
+
 @pytest.fixture(autouse=True)
 def _guarded_memory(request: pytest.FixtureRequest) -> Iterator[None]:
     from guards import guards
