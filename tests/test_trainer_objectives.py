@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import pytest
-from trainer_runs import keep_threads, small  # noqa: F401
+from trainer_runs import checked, keep_threads, small  # noqa: F401
 
 pytest.importorskip("jsonargparse")
 
@@ -18,23 +17,13 @@ import wgan_kernels as wk  # noqa: E402
 from wgan_kernels import _backend  # noqa: E402
 from wgan_kernels.trainer.data import Judge  # noqa: E402
 from wgan_kernels.trainer.loop import Training  # noqa: E402
-from wgan_kernels.trainer.networks import ARCHITECTURES, Sizes  # noqa: E402
 from wgan_kernels.trainer.objectives import OBJECTIVES, make_objective  # noqa: E402
 from wgan_kernels.trainer.objectives.base import Batch  # noqa: E402
-from wgan_kernels.trainer.twin import TOLERANCE, VerificationError, Verifier  # noqa: E402
-
-CONVOLUTIONS = [name for name, each in ARCHITECTURES.items() if each.least_side]
+from wgan_kernels.trainer.twin import TOLERANCE, VerificationError  # noqa: E402
 
 
 def losses(training: Training, steps: int) -> Tensor:
     return torch.tensor([list(training.step().values()) for _ in range(steps)], dtype=torch.float64)
-
-
-def checked(training: Training, steps: int) -> Verifier:
-    verifier = Verifier(training.config)
-    for _ in range(steps):
-        training.step(verifier)
-    return verifier
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -58,16 +47,6 @@ def test_every_objective_learns_and_is_checked(name: str) -> None:
     assert 0 < verifier.worst.float32_loss < 1e-4
     losses(training, 25)
     assert judge.mmd2(training.evaluation_samples()) < 0.97 * untrained
-
-
-@pytest.mark.parametrize("architecture", CONVOLUTIONS)
-def test_every_architecture_is_checked(architecture: str) -> None:
-    training = small("--architecture", architecture, "--width", "4", "--critic-steps", "1", dtype=torch.float32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert checked(training, 1).checks == 2
-    assert training.evaluation_samples().shape == (2000, 256)
-    assert wk.check_critic(training.networks.critic, training.data.train[:2]) == []
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -213,19 +192,6 @@ def test_historical_averaging() -> None:
         torch.testing.assert_close(pulled.grad - free.grad, 2 * weight * (theta - mean))
 
 
-def test_virtual_batch_normalisation() -> None:
-    training = small("--architecture", "dcgan", "--width", "4", "--virtual-batch-norm", "--critic-steps", "1")
-    generator = training.networks.generator
-    z = torch.randn(5, 32, dtype=torch.float64)
-    alone = torch.cat([generator(each) for each in z.split(1)])
-    torch.testing.assert_close(generator(z), alone)  # samples do not see each other
-    norm = generator.network[2]
-    x = torch.randn(norm.size + 1, 8, 3, 3, dtype=torch.float64)
-    everything = nn.functional.batch_norm(x, None, None, training=True)  # of the reference batch and the one sample
-    torch.testing.assert_close(norm(x)[-1], everything[-1])
-    assert checked(training, 1).checks == 2
-
-
 def test_the_averaged_generator_makes_the_samples() -> None:
     training = small("--ema", "0.75")
     training.step()
@@ -245,31 +211,6 @@ def test_evaluation_leaves_no_trace() -> None:
     assert torch.equal(training.evaluation_samples(), training.evaluation_samples())
     assert training.generator.training
     assert all(torch.equal(before[name], value) for name, value in training.generator.state_dict().items())
-
-
-@pytest.mark.parametrize("side", [8, 16, 64])
-def test_dcgan_layers(side: int) -> None:
-    """Halvings down to 4x4 and up again, whatever the side; normalisation where the design of DCGAN has it."""
-    halvings = {8: 1, 16: 2, 64: 4}[side]
-    sizes = Sizes((3, side, side), 32, 8, True)
-    critic = ARCHITECTURES["dcgan-layer-norm"].make_critic(sizes, 1)
-    generator = ARCHITECTURES["dcgan"].make_generator(sizes)
-    fake = generator(torch.randn(3, 32))
-    assert fake.shape == (3, 3 * side * side) and fake.abs().max() <= 1
-    assert critic(fake).shape == (3, 1) and wk.check_critic(critic, fake.detach()) == []
-    kinds: tuple[Any, ...] = (nn.LayerNorm, nn.BatchNorm2d, nn.Conv2d, nn.ConvTranspose2d)
-    count = [sum(isinstance(m, kind) for m in (*critic, *generator)) for kind in kinds]
-    assert count == [halvings - 1, halvings, halvings, halvings + 1]
-    plain = ARCHITECTURES["dcgan-constant"].make_generator(sizes)
-    widths = {m.out_channels for m in plain if isinstance(m, nn.ConvTranspose2d)}
-    assert widths == {8, 3} and not any(isinstance(m, nn.BatchNorm2d) for m in plain)
-
-
-def test_a_penalised_critic_has_layers_that_are_made_for_it() -> None:
-    sizes, architecture = Sizes((1, 16, 16), 4, 4, True), ARCHITECTURES["dcgan-layer-norm"]
-    for objective, kind in zip(OBJECTIVES["wgan-gp"], (wk.nn.LayerNorm, nn.LayerNorm)):
-        critic = objective().make_networks(architecture, sizes).critic
-        assert [type(layer) for layer in critic if isinstance(layer, nn.LayerNorm)] == [kind]
 
 
 @pytest.mark.parametrize(
@@ -296,16 +237,3 @@ def test_discrepancies_are_checked(monkeypatch: pytest.MonkeyPatch, name: str) -
     monkeypatch.setattr(wk, "mmd2", wrong_but_on_the_reference(wk.mmd2))
     with wk.use_backend("auto"), pytest.raises(VerificationError):
         checked(small("--objective", name, dtype=torch.float32), 1)
-
-
-@pytest.mark.parametrize("side", [4, 12, 28])
-def test_dcgan_refuses_other_sides(side: int) -> None:
-    with pytest.raises(ValueError, match=f"side must be a power of 2, 8 or more, got {side}"):
-        ARCHITECTURES["dcgan"].make_critic(Sizes((1, side, side), 32, 8, True), 1)
-
-
-def test_deep_critic_has_twelve_layers() -> None:
-    critic = ARCHITECTURES["mlp-deep"].make_critic(Sizes((2,), 32, 8, False), 1)
-    assert sum(isinstance(layer, nn.Linear) for layer in critic) == 12
-    assert [layer.out_features for layer in ARCHITECTURES["mlp"].make_critic(Sizes((2,), 32, 512, False), 1)
-            if isinstance(layer, nn.Linear)] == [512] * 4 + [1]  # fmt: skip

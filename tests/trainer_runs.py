@@ -21,6 +21,7 @@ from wgan_kernels.trainer.experiments.experiment import perform  # noqa: E402
 from wgan_kernels.trainer.loop import Training  # noqa: E402
 from wgan_kernels.trainer.networks import ARCHITECTURES  # noqa: E402
 from wgan_kernels.trainer.objectives import make_objective  # noqa: E402
+from wgan_kernels.trainer.twin import Verifier  # noqa: E402
 
 FILES = {"checkpoint.pt", "config.yaml", "curves.png", "metrics.csv", "metrics.json", "samples.png", "weights.png"}
 
@@ -65,6 +66,13 @@ def small(*options: str, dtype: torch.dtype = torch.float64, plain: bool = False
     config = parse(["--width", "12", "--batch-size", "8", *options])
     data: Data = load(config.data, ARCHITECTURES[config.architecture].least_side)
     return Training(config, data, make_objective(config, plain), dtype)
+
+
+def checked(training: Training, steps: int) -> Verifier:
+    verifier = Verifier(training.config)
+    for _ in range(steps):
+        training.step(verifier)
+    return verifier
 
 
 def run_experiment(folder: Path, name: str, **settings: Any) -> dict[str, Any]:
