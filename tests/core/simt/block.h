@@ -30,9 +30,17 @@ struct Thread {
   const void* addresses[kAtomics];
 };
 
+// Of its lanes, as masks: `stopped` have returned or wait; `gathered` have come to the collective of the other fields,
+// the one that a lane came to last, and found that they meet there.
 struct Warp {
   unsigned barriers = 0;
   char tokens[2];
+
+  unsigned stopped = 0;
+  unsigned gathered = 0;
+  unsigned mask;
+  const char* what;
+  Place place;
 };
 
 struct SharedArray {
@@ -61,6 +69,8 @@ extern Thread* current;
 extern char failure[2048];  // why the launch ends; empty while it goes on
 
 inline unsigned number_of(const Thread& thread) { return static_cast<unsigned>(&thread - running->threads.data()); }
+
+inline Warp& own_warp() { return running->warps[number_of(*current) / kWarp]; }
 
 // Lets other threads run; returns once `current` waits for nothing.
 void yield();

@@ -49,6 +49,7 @@ void entry() {
   arrive(current->fiber);
   launched->body(launched->context);
   current->done = true;
+  own_warp().stopped |= 1u << lane();
   running->returned = current;
   if (const Thread* other = running->in_barrier) {
     fail("thread %u returned while thread %u waits in __syncthreads at %s:%d", number_of(*current), number_of(*other),

@@ -15,6 +15,7 @@ void wait_for(const char* what, unsigned mask, Place place, void* mine) {
   current->mask = mask;
   current->place = place;
   current->mine = mine;
+  own_warp().stopped |= 1u << lane();
 }
 
 bool same(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
@@ -77,6 +78,9 @@ void block_barrier(Place place) {
     for (Thread& thread : block.threads) {
       thread.waits = nullptr;
     }
+    for (Warp& warp : block.warps) {
+      warp.stopped = 0;
+    }
   } else {
     wait_for("__syncthreads", 0, place, nullptr);
     block.in_barrier = current;
@@ -90,39 +94,48 @@ void warp_collective(unsigned mask, const char* what, void* mine, void (*togethe
   if (!(mask >> own & 1)) {
     fail("%s at %s:%d: lane %u is not in its own mask 0x%08x", what, place.file, place.line, own, mask);
   }
-  Thread* warp = &running->threads[first];
-  const size_t present = running->threads.size() - first;
-  Together group{together, {}};
-  bool complete = true;
-  for (unsigned i = 0; i < kWarp; ++i) {
-    if (!(mask >> i & 1) || i == own) {
-      continue;
+  Thread* lanes = &running->threads[first];
+  Warp& warp = own_warp();
+  const bool meets = warp.gathered != 0 && warp.mask == mask && same(warp.what, what) && same(warp.place, place);
+  if (!meets || (warp.stopped & mask & ~warp.gathered) != 0) {
+    const size_t present = running->threads.size() - first;
+    warp.gathered = 0;
+    for (unsigned i = 0; i < kWarp; ++i) {
+      if (!(mask >> i & 1) || i == own) {
+        continue;
+      }
+      if (i >= present) {
+        fail("%s at %s:%d: the mask 0x%08x names lane %u, but the warp has %zu", what, place.file, place.line, mask, i,
+             present);
+      }
+      check_meets(lanes[i], what, mask, place);
+      warp.gathered |= lanes[i].waits != nullptr ? 1u << i : 0;
     }
-    if (i >= present) {
-      fail("%s at %s:%d: the mask 0x%08x names lane %u, but the warp has %zu", what, place.file, place.line, mask, i,
-           present);
-    }
-    check_meets(warp[i], what, mask, place);
-    complete = complete && warp[i].waits != nullptr;
-    group.lanes[i] = warp[i].mine;
+    warp.mask = mask;
+    warp.what = what;
+    warp.place = place;
   }
-  if (!complete) {
+  warp.gathered |= 1u << own;
+  if (warp.gathered != mask) {
     wait_for(what, mask, place, mine);
     return yield();
   }
-  group.lanes[own] = mine;
-  if (together != nullptr) {
-    unseen([](void* context) { static_cast<Together*>(context)->run(static_cast<Together*>(context)->lanes); }, &group);
-  }
+  Together group{together, {}};
   for (unsigned i = 0; i < kWarp; ++i) {
     if (mask >> i & 1) {
-      warp[i].waits = nullptr;
+      group.lanes[i] = i == own ? mine : lanes[i].mine;
+      lanes[i].waits = nullptr;
     }
+  }
+  warp.stopped &= ~mask;
+  warp.gathered = 0;
+  if (together != nullptr) {
+    unseen([](void* context) { static_cast<Together*>(context)->run(static_cast<Together*>(context)->lanes); }, &group);
   }
 }
 
 void warp_barrier(unsigned mask, Place place) {
-  Warp& warp = running->warps[number_of(*current) / kWarp];
+  Warp& warp = own_warp();
   char* token = &warp.tokens[warp.barriers % 2];
   release(token);
   const auto count = [](void* const* lanes) {
