@@ -58,7 +58,7 @@ def test_defaults_of_the_papers(name: str) -> None:
     if name in adam:
         assert (defaults.lr, *defaults.betas) == adam[name]
     others = {"wgan": {"lr": 5e-5, "clip": 0.01}, "wgan-gp": {"penalty_weight": 10.0}, "mmd-gan": {"penalty_weight": 1},
-              "wae-mmd": {"penalty_weight": 10.0, "batch_size": 100, "latent": 8}}  # fmt: skip
+              "wae-mmd": {"penalty_weight": 10.0, "batch_size": 100, "latent": 8, "kernel_scale": 1.0}}  # fmt: skip
     assert all(getattr(defaults, key) == value for key, value in others.get(name, {}).items())
     assert getattr(defaults, "critic_steps", 1) == (5 if name in ("wgan", "wgan-gp", "mmd-gan") else 1)
     assert objective.batch_size == 64
@@ -130,6 +130,23 @@ def test_mmd_gan_compares_features_by_rational_quadratic_and_linear_kernels() ->
     mmd2 = (k(phi_x, phi_x) + k(phi_y, phi_y))[others].sum() / (n * (n - 1)) - 2 * k(phi_x, phi_y).mean()
     torch.testing.assert_close(terms["loss"], mmd2, rtol=1e-9, atol=1e-12)
     assert terms["size"] >= max(k(phi_x, phi_x).diag().mean(), k(phi_y, phi_y).diag().mean()) > 5
+
+
+@pytest.mark.parametrize(("options", "scale"), [((), 16.0), (("--kernel-scale", "0.5", "--latent", "3"), 3.0)])
+def test_wae_mmd_is_algorithm_2(options: tuple[str, ...], scale: float) -> None:
+    training = small("--objective", "wae-mmd", "--penalty-weight", "7", *options)
+    draws, networks = training.draw(training.updates[0]), training.networks
+    with torch.no_grad():
+        terms = training.objective.loss(networks, draws)
+        codes = networks.encoder(draws.real)
+        cost = (draws.real - networks.generator(codes)).square().sum() / 8
+
+    def k(x: Tensor, y: Tensor) -> Tensor:
+        return scale / (scale + torch.cdist(x, y).square())
+
+    others = ~torch.eye(8, dtype=torch.bool)
+    mmd2 = (k(draws.latent, draws.latent) + k(codes, codes))[others].sum() / (8 * 7) - 2 * k(draws.latent, codes).mean()
+    torch.testing.assert_close(terms["loss"], cost + 7 * mmd2, rtol=1e-9, atol=1e-12)
 
 
 def test_feature_matching() -> None:

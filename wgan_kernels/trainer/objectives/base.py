@@ -96,8 +96,7 @@ class Adversarial(Objective):
         ]
 
     def critic_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
-        with torch.no_grad():
-            fake = networks.generator(batch.latent)
+        fake = networks.generator(batch.latent).detach()
         return self.critic_terms(networks.critic, *self._seen(batch, fake), batch.mix)
 
     def generator_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:

@@ -3,7 +3,6 @@
 z ~ N(0, 1), z~ = encoder(x), c the squared error, lambda = penalty_weight, d_z = latent, sigma_z^2 = 1.
 """
 
-import torch
 from torch import Tensor, nn
 
 import wgan_kernels as wk
@@ -40,11 +39,12 @@ class WAEMMD(WAE):
     """Algorithm 2."""
 
     name = "wae-mmd"
+    kernel_scale = 1.0  # of C; smaller, the kernel sees smaller holes between codes
 
     def loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
         codes, reconstruction = self.autoencode(networks, batch.real)
-        kernel = wk.kernels.InverseMultiquadric.for_prior(self.latent, scales=(1.0,))
+        kernel = wk.kernels.InverseMultiquadric.for_prior(self.latent, scales=(self.kernel_scale,))
         mmd2 = wk.mmd2(joined(batch.latent), joined(codes), kernel)
         loss = reconstruction + self.penalty_weight * mmd2
         return {"loss": loss, "reconstruction": reconstruction, "mmd2": mmd2}
@@ -73,8 +73,7 @@ class WAEGAN(WAE):
 
     def critic_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
         """Ascends lambda/n sum_i log D(z_i) + log(1 - D(z~_i))."""
-        with torch.no_grad():
-            codes = networks.encoder(batch.real)
+        codes = networks.encoder(batch.real).detach()
         of_prior = cross_entropy(networks.critic(batch.latent), 1 - self.label_smoothing)
         return {"loss": self.penalty_weight * (of_prior + cross_entropy(networks.critic(codes), 0.0))}
 
