@@ -117,61 +117,6 @@ def test_a_large_call_is_made_range_by_range(native: None, monkeypatch: pytest.M
     assert_same_by_another_route(kernel_matvec(x, y, v, KINDS, PARAMS, WEIGHTS, begin=3), whole)
 
 
-MIXED = (("polynomial", "rbf", "polynomial", "polynomial"), (1.0, 1.0, 3.0, 1.0))  # kinds, shapes
-MIXED_PARAMS = torch.tensor([[0.0], [1.3], [1.0], [0.4]], dtype=torch.float64)
-MIXED_WEIGHTS = torch.tensor([0.7, 2.0, 0.1, -1.2], dtype=torch.float64)
-
-
-def plain_mixed(x: Tensor, y: Tensor, v: Tensor) -> Tensor:
-    s, r = x @ y.mT, (x[..., :, None, :] - y[..., None, :, :]).square().sum(-1)
-    return (0.7 * s + 2 * torch.exp(-r / (2 * 1.3**2)) + 0.1 * (s + 1) ** 3 - 1.2 * (s + 0.4)) @ v
-
-
-@pytest.mark.parity
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("problems", [(), (2,)])
-def test_polynomials_of_degree_1_in_a_mixture(backend: str, problems: tuple[int, ...], dtype: torch.dtype) -> None:
-    wide = torch.promote_types(dtype, torch.float32)
-    x, y = (samples((*problems, n, 3), dtype, seed=n) for n in (33, 20))
-    v = samples((*problems, 20, 1), wide, seed=3)
-    mixture = {"params": MIXED_PARAMS, "weights": MIXED_WEIGHTS}
-    numbers = {"params": MIXED_PARAMS[:, 0].tolist(), "weights": MIXED_WEIGHTS.tolist()}
-    results = []
-    for function, as_dtype in (
-        (lambda *each: kernel_matvec(*each, MIXED[0], shapes=MIXED[1], **mixture), dtype),
-        (lambda *each: kernel_matvec(*each, MIXED[0], shapes=MIXED[1], **numbers), dtype),
-        (lambda x, y, v: plain_mixed(x.to(wide), y.to(wide), v), dtype),
-        (plain_mixed, torch.float64),
-    ):
-        inputs = [leaf(x.to(as_dtype)), leaf(y.to(as_dtype)), leaf(v.double() if function is plain_mixed else v)]
-        out = function(*inputs)
-        results.append([out.detach(), *torch.autograd.grad(out.sum(), inputs)])
-    for of_tensors, of_numbers, rough, exact in zip(*results, strict=True):
-        assert_as_good_as_torch(of_tensors, rough, exact, terms=100 * v.abs().max().item())
-        assert_same_bits(of_numbers, of_tensors)
-
-
-def test_derivatives_of_polynomials_of_degree_1(backend: str) -> None:
-    def function(x: Tensor, y: Tensor, v: Tensor, weights: Tensor, params: Tensor) -> Tensor:
-        return kernel_matvec(x, y, v, MIXED[0], params, weights, shapes=MIXED[1], begin=1, end=3)
-
-    x, y, v, *_ = double_inputs()
-    inputs = (x, y, leaf(v.detach()[:, :1]), leaf(MIXED_WEIGHTS), leaf(MIXED_PARAMS))
-    assert gradcheck(function, inputs) and gradgradcheck(function, inputs)
-
-
-def test_polynomials_of_degree_1_take_no_pairs(native: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(module, "_kernel_matvec", lambda x, y, v, *mixture: calls.append(mixture) or x.new_zeros(()))
-    x, y, v = (samples(shape, torch.float64, seed=k) for k, shape in enumerate([(9, 3), (8, 3), (8, 1)]))
-    found = kernel_matvec(x, y, v, ("polynomial",), (0.0,))
-    assert not calls
-    assert_same_by_another_route(found, x @ (y.mT @ v))
-    kernel_matvec(x, y, v, MIXED[0], MIXED_PARAMS, MIXED_WEIGHTS, shapes=MIXED[1])
-    ((weights, params, codes, shapes, *_),) = calls
-    assert (weights.tolist(), params.tolist(), shapes) == ([2.0, 0.1], [[1.3], [1.0]], [1.0, 3.0]) and len(codes) == 2
-
-
 def test_no_points(backend: str) -> None:
     for N, M, P in [(0, 3, 2), (3, 0, 2), (3, 2, 0)]:
         out = kernel_matvec(torch.ones(N, 2), torch.ones(M, 2), torch.ones(M, P), KINDS, PARAMS)

@@ -20,9 +20,11 @@ DOUBLE = torch.float64
 
 
 def matrix(kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
-    s = (x[:, None] - y[None]).square().sum(-1)
     if isinstance(kernel, Sum):
-        return torch.exp(-s / (2 * 2.0**2)) + 0.5 * x @ y.mT
+        return sum(weight * matrix(each, x, y) for each, weight in kernel.terms)
+    if isinstance(kernel, Linear):
+        return x @ y.mT
+    s = (x[:, None] - y[None]).square().sum(-1)
     if isinstance(kernel, RBF):
         return sum(torch.exp(-s / (2 * bandwidth**2)) for bandwidth in kernel.components(1).params)
     return sum(scale / (scale + s) for scale in kernel.components(1).params)

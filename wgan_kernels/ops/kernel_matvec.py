@@ -145,10 +145,12 @@ _kernel_matvec = register(run=_by_ranges)
 
 
 def _without_pairs(x: Tensor, y: Tensor, v: Tensor, params: Any, weights: Any) -> Tensor:
-    """sum_c weights_c sum_j (x_i . y_j + params_c) v_j, from sum_j v_j y_j."""
+    """sum_c weights_c sum_j (x_i . y_j + params_c) v_j, from sum_j v_j (y_j, 1)."""
     x, y, v = x.double(), y.double(), v.double()
-    products, total = (x * (v * y).sum(-2, keepdim=True)).sum(-1, keepdim=True), v.sum(-2, keepdim=True)
-    return sum(weight * (products + param * total) for weight, param in zip(weights, params))
+    sums = torch.cat([v * y, v], -1).sum(-2, keepdim=True)
+    products, sum_v = (x * sums[..., :-1]).sum(-1, keepdim=True), sums[..., -1:]
+    offsets = params[:, 0] if isinstance(params, Tensor) else params
+    return sum(weight * (products + offset * sum_v) for weight, offset in zip(weights, offsets))
 
 
 def _split(numbers: Any, is_first: list[bool]) -> list[Any]:
@@ -184,33 +186,37 @@ def kernel_matvec(
         (end - begin, P) or (B, end - begin, P), float64 for float64 points, else float32.
 
     Differentiable twice by x, y, v, weights and params. Sums run in float64 in a fixed order: the same input gives the
-    same bits for any number of threads. With one vector and the diagonal, polynomials of degree 1 take no pairs: their
-    time is that of reading the points, and they may be differentiated further.
+    same bits for any number of threads. With one vector and the diagonal, polynomials of degree 1 take no pairs: time
+    and memory grow with the points, and derivatives have no end.
     """
     weights = (1.0,) * len(kinds) if weights is None else weights
     params, weights = (each.to(x.device) if isinstance(each, Tensor) else each for each in (params, weights))
     shapes = shapes_of(kinds, shapes)
     v = v.to(torch.promote_types(x.dtype, torch.float32))
-    run = None
-    if _backend.is_native(x, "kernel_matvec", len(kinds)):
+    rows = (..., slice(begin, x.shape[-2] if end < 0 else end), slice(None))
+    # Several vectors would need room for the products of each with y; and where all ends in one number, torch has its
+    # threads add up parts.
+    may_do_without = diagonal and v.shape[-1] == 1 and x[rows].numel() > x.shape[-1] > 0
+    is_linear = [may_do_without and (kind, shape) == ("polynomial", 1) for kind, shape in zip(kinds, shapes)]
+    run, linear_part = None, None
+    if _backend.is_native(x, "kernel_matvec", len(kinds) - sum(is_linear)):
         run = _kernel_matvec
     elif _backend.is_triton(x):
         from . import _triton_operators
 
         run = _triton_operators.kernel_matvec
-    is_linear = [(kind, shape) == ("polynomial", 1) for kind, shape in zip(kinds, shapes)]
-    # Several vectors would need room for the products of each with y.
-    if run is not None and any(is_linear) and diagonal and v.shape[-1] == 1:
+    if run is not None and any(is_linear):
         linear, others = zip(*(_split(each, is_linear) for each in (kinds, shapes, params, weights)))
-        rows = x[..., begin : x.shape[-2] if end < 0 else end, :]
-        out = _without_pairs(rows, y, v, *linear[2:]).to(v.dtype)
+        # Widened once, so that the gradients of both parts are added before they are rounded.
+        x, y = x.to(v.dtype), y.to(v.dtype)
+        linear_part = _without_pairs(x[rows], y, v, *linear[2:]).to(v.dtype)
         if all(is_linear):
-            return out
+            return linear_part
         kinds, shapes, params, weights = others
-        return out + kernel_matvec(x, y, v, kinds, params, weights, shapes=shapes, begin=begin, end=end)
     by_component = weights if isinstance(weights, Tensor) else (tuple(weights),)
     codes, params, weights = as_tensors(kinds, params, by_component, x.device)
     weights = weights if isinstance(by_component, Tensor) else weights[0]
     if run is None:
         return reference.kernel_matvec(x, y, v, weights, params, kinds, shapes, begin, end, diagonal)
-    return run(x, y, v, weights, params, codes, shapes, allows_tf32(x), _K, begin, end, diagonal)
+    out = run(x, y, v, weights, params, codes, shapes, allows_tf32(x), _K, begin, end, diagonal)
+    return out if linear_part is None else out + linear_part

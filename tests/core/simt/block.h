@@ -30,8 +30,8 @@ struct Thread {
   const void* addresses[kAtomics];
 };
 
-// Of its lanes, as masks: `stopped` have returned or wait; `gathered` have come to the collective of the other fields,
-// the one that a lane came to last, and found that they meet there.
+// `stopped`: lanes that wait or have returned. `gathered`: those known to wait in the collective (what, place, mask), so
+// that the next of them need look only at lanes that stopped elsewhere.
 struct Warp {
   unsigned barriers = 0;
   char tokens[2];
