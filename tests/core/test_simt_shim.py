@@ -15,6 +15,8 @@ REPORTED = {
     "shuffle_from_a_lane_not_in_the_mask": "lane .* reads lane 20, which is not in the mask 0x0000ffff",
     "lane_not_in_its_mask": "lane .* is not in its own mask 0x0000ffff",
     "different_masks": "__syncwarp .* lanes came with different masks",
+    "return_before_a_shuffle": "__shfl_sync .* lane 2 is in the mask 0xffffffff but has returned",
+    "barrier_before_a_shuffle": "lane 2 is in the mask 0xffffffff but waits in __syncthreads",
 }
 # What only a sanitizer sees.
 RACES = [
@@ -51,8 +53,9 @@ def test_unwritten_shared_memory_is_nan(simt):
     np.testing.assert_array_equal(np.isnan(out), np.arange(64) == 0)
 
 
-def test_all_right(simt):
-    (out,) = for_any_order(simt, lambda run: (probe(simt, "all_right", shared_bytes=512, reverse=run.reverse),))
+@pytest.mark.parametrize("name", ["all_right", "masks_in_turn"])
+def test_all_right(simt, name):
+    (out,) = for_any_order(simt, lambda run: (probe(simt, name, shared_bytes=512, reverse=run.reverse),))
     np.testing.assert_array_equal(out, np.arange(64)[::-1])
     probe(simt, "both_fences", blocks=3)
 

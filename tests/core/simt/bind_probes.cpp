@@ -37,6 +37,19 @@ __global__ void lane_not_in_its_mask(double* out) { out[threadIdx.x] = __shfl_sy
 
 __global__ void different_masks(double*) { __syncwarp(threadIdx.x % 2 ? kAll : 0x55555555u | 1u << threadIdx.x % 32); }
 
+__global__ void return_before_a_shuffle(double* out) {
+  if (threadIdx.x % 32 != 2) {
+    out[threadIdx.x] = __shfl_sync(kAll, 1.0, 0);
+  }
+}
+
+__global__ void barrier_before_a_shuffle(double* out) {
+  if (threadIdx.x % 32 == 2) {
+    __syncthreads();
+  }
+  out[threadIdx.x] = __shfl_sync(kAll, 1.0, 0);
+}
+
 __global__ void unwritten_shared(double* out) {
   WGK_SHARED(double, part, 64);
   if (threadIdx.x > 0) {
@@ -105,6 +118,18 @@ __global__ void all_right(double* out) {
   out[t] = numbers[63 - t] * (all && any && odd == 0xaaaaaaaau);
 }
 
+// The same numbers, with masks of which none is that of the lane before.
+__global__ void masks_in_turn(double* out) {
+  const unsigned t = threadIdx.x, mask = t % 2 ? 0xaaaaaaaau : 0x55555555u;
+  double x = 63 - t;
+  for (int i = 0; i < 3; ++i) {
+    x = __shfl_xor_sync(mask, x, 2);
+    __syncwarp(mask);
+  }
+  __syncthreads();
+  out[t] = __shfl_xor_sync(kAll, x, 2);
+}
+
 const Binding bind_probes([](py::module_& m) {
   m.def("probe", [](const Run& run, const std::string& name, py::array_t<double> out, unsigned blocks,
                     int64_t shared_bytes) {
@@ -115,12 +140,15 @@ const Binding bind_probes([](py::module_& m) {
         {"shuffle_from_a_lane_not_in_the_mask", shuffle_from_a_lane_not_in_the_mask},
         {"lane_not_in_its_mask", lane_not_in_its_mask},
         {"different_masks", different_masks},
+        {"return_before_a_shuffle", return_before_a_shuffle},
+        {"barrier_before_a_shuffle", barrier_before_a_shuffle},
         {"unwritten_shared", unwritten_shared},
         {"past_a_shared_array", past_a_shared_array},
         {"missing_barrier", missing_barrier},
         {"shuffle_for_a_barrier", shuffle_for_a_barrier},
         {"blocks_that_write_one_element", blocks_that_write_one_element},
-        {"all_right", all_right}};
+        {"all_right", all_right},
+        {"masks_in_turn", masks_in_turn}};
     const std::pair<const char*, void (*)(double*, unsigned*)> fences[] = {
         {"no_first_fence", last_block<false, true>},
         {"no_second_fence", last_block<true, false>},
