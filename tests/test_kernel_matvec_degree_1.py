@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import DTYPES, assert_same_bits, leaf, samples
+from cases import DTYPES, assert_same_bits, compile_once, form, leaf, samples
 from tolerances import assert_as_good_as_torch, assert_same_by_another_route
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -69,7 +69,7 @@ def test_derivatives_of_polynomials_of_degree_1(backend: str) -> None:
 
 def test_polynomials_of_degree_1_take_no_pairs(native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    monkeypatch.setattr(module, "_kernel_matvec", lambda x, y, v, *mixture: calls.append(mixture) or x.new_zeros(()))
+    monkeypatch.setattr(module, "_kernel_matvec", lambda x, y, v, *mixture: calls.append(mixture) or x.new_zeros(9, 1))
     x, y, v = (samples(shape, torch.float64, seed=k) for k, shape in enumerate([(9, 3), (8, 3), (8, 1)]))
     found = kernel_matvec(x, y, v, ("polynomial",), (0.0,))
     assert not calls
@@ -83,18 +83,50 @@ def test_polynomials_of_degree_1_take_no_pairs(native: None, monkeypatch: pytest
     assert [len(codes) for _, _, codes, *_ in calls] == [2, 4, 4]
 
 
+LONG = 70_000  # of which torch has its threads add up parts, where they come to one number
+
+
 @pytest.mark.parametrize(
-    ("N", "M", "D"), [(2, 70_000, 1), (1, 70_000, 1), (2, 3, 70_000), (1, 3, 70_000), (2, 70_000, 0)]
+    ("N", "M", "D"),
+    [(2, LONG, 1), (1, LONG, 1), (2, 3, LONG), (1, 3, LONG), (3, 1, LONG), (2, LONG, 0), (LONG, 3, 1), (LONG, 4, 3)],
 )
-def test_threads_do_not_change_polynomials_of_degree_1(
-    native: None, one_and_two_threads: tuple[int, int], N: int, M: int, D: int
-) -> None:
-    x, y, v = (samples(shape, torch.float64, seed=k) for k, shape in enumerate([(N, D), (M, D), (M, 1)]))
+def test_threads_change_nothing(native: None, one_and_two_threads: tuple[int, int], N: int, M: int, D: int) -> None:
+    inputs = [samples(shape, torch.float64, seed=k) for k, shape in enumerate([(N, D), (M, D), (M, 1), (N, 1)])]
     results = []
     for threads in one_and_two_threads:
         torch.set_num_threads(threads)
-        results.append(kernel_matvec(x, y, v, ("polynomial",), (1.0,)))
-    assert_same_bits(*results)
+        x, y, v, grad = map(leaf, inputs)
+        out = kernel_matvec(x, y, v, ("polynomial",), (1.0,))
+        first = torch.autograd.grad(out, (x, y, v), grad, create_graph=True)
+        results.append([out, *first])
+        if min(N, M) > 1:  # for single points it is the operator that is called, whose own derivatives take long
+            results[-1] += torch.autograd.grad(first, (x, y, v, grad), [each.detach().cos() for each in first])
+    for one, other in zip(*results, strict=True):
+        assert_same_bits(one, other)
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranges_and_counts_that_are_wrong(native: None, count: int) -> None:
+    x, y, v = (samples(shape, torch.float64, seed=k) for k, shape in enumerate([(9, 3), (8, 3), (8, 1)]))
+    with pytest.raises(RuntimeError, match="end"):
+        kernel_matvec(x, y, v, ("polynomial",), (0.0,), end=10)
+    with pytest.raises(ValueError, match="zip"):
+        kernel_matvec(x, y, v, ("polynomial",) * 3, (0.0,) * count)
+
+
+def test_fake_tensors_and_compiled_calls(native: None) -> None:
+    x, y, v = (samples(shape, torch.float32, seed=k) for k, shape in enumerate([(6, 3), (4, 3), (4, 1)]))
+    function = lambda *each: kernel_matvec(*each, KINDS, PARAMS, WEIGHTS, shapes=SHAPES, begin=1)  # noqa: E731
+    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = function(*[mode.from_tensor(each) for each in (x, y, v)])
+    assert form(fake) == form(function(x, y, v))
+    results = []
+    for call in (compile_once(function, "native"), function):
+        inputs = [leaf(each) for each in (x, y, v)]
+        out = call(*inputs)
+        results.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
+    for ours, expected in zip(*results, strict=True):
+        assert_same_by_another_route(ours, expected)
 
 
 def test_a_row_of_numbers_for_a_kernel(backend: str) -> None:

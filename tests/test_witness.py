@@ -97,9 +97,10 @@ def test_the_penalty_of_a_witness(backend: str, kernel: Kernel, route: str) -> N
         assert largest(ours - theirs) <= EAGER_FLOAT64
 
 
-def test_a_compiled_step_with_a_witness(backend: str) -> None:
+@pytest.mark.parametrize("kernel", KERNELS[1:], ids=repr)
+def test_a_compiled_step_with_a_witness(backend: str, kernel: Kernel) -> None:
     torch.manual_seed(1)
-    features, kernel = Features().double(), KERNELS[1]
+    features = Features().double()
     real, fake = samples((6, 3), DOUBLE, seed=1), samples((6, 3), DOUBLE, seed=2)
     mix = torch.linspace(0.1, 0.9, 6, dtype=DOUBLE)
 

@@ -126,9 +126,10 @@ def kernel_matvec(x: Tensor, y: Tensor, v: Tensor, kernel: Kernel) -> Tensor:
         TypeError: a tensor that is not a dense floating one, dtypes of points that differ, or kernel is not a kernel.
         ValueError: x or y is not two-dimensional; D, M or the device differs.
 
-    Differentiable twice by x, y and v; a third derivative by points raises, but for kernels that are linear
-    throughout. The N x M matrix is never stored, and for one vector a linear kernel, or a linear part of a sum, takes
-    no pairs at all. Sums run in float64 in a fixed order: the same input gives the same bits for any number of threads.
+    Differentiable twice by x, y and v; a third derivative by points raises unless the kernel is linear. The N x M
+    matrix is never stored, and for one vector a linear kernel, or a linear part of a sum, takes no pairs but copies of
+    the points in float64. Sums run in float64 in a fixed order: the same input gives the same bits for any number of
+    threads.
     """
     check_points({"x": x, "y": y})
     check_kernel(kernel)
@@ -159,8 +160,8 @@ def witness(z: Tensor, x: Tensor, y: Tensor, kernel: Kernel) -> Tensor:
         TypeError: a tensor that is not a dense floating one, dtypes that differ, or kernel is not a kernel.
         ValueError: a tensor that is not two-dimensional, D or the device differs, or x or y holds no point.
 
-    Differentiable twice by z, x and y; a third derivative raises, but for kernels that are linear throughout.
-    Deterministic, as kernel_matvec is.
+    Differentiable twice by z, x and y; a third derivative raises unless the kernel is linear. Deterministic,
+    as kernel_matvec is.
     Source: Gretton et al. 2012, "A Kernel Two-Sample Test", section 2.3; Li et al. 2017, "MMD GAN".
     """
     check_points({"z": z, "x": x, "y": y}, least={"x": 1, "y": 1})

@@ -18,6 +18,10 @@ from test_kernel_matvec import (  # noqa: F401 - tests that run as they are
     test_no_points,
     test_third_derivative_raises,
 )
+from test_kernel_matvec_degree_1 import (  # noqa: F401 - likewise
+    test_derivatives_of_polynomials_of_degree_1,
+    test_polynomials_of_degree_1_in_a_mixture,
+)
 from tolerances import FAR_APART, assert_same_by_another_route
 from torch import Tensor
 

@@ -144,18 +144,38 @@ def register(back_end: str = "", run: Any = None) -> Callable[..., Any]:
 _kernel_matvec = register(run=_by_ranges)
 
 
+def _serving(x: Tensor, components: int) -> Any:
+    """The operator of the back end that serves the call; None for the reference."""
+    if _backend.is_native(x, "kernel_matvec", components):
+        return _kernel_matvec
+    if _backend.is_triton(x):
+        from . import _triton_operators
+
+        return _triton_operators.kernel_matvec
+    return None
+
+
+def _may_skip_pairs(x: Tensor, y: Tensor, v: Tensor, rows: int, diagonal: bool) -> bool:
+    """Not where several vectors would need room for the products of each with y; nor where a sum, also of a derivative,
+    would be one number, which torch has its threads add up in parts, so that the bits would depend on their number."""
+    problems = x.shape[0] if x.dim() == 3 else 1
+    return diagonal and v.shape[-1] == 1 and x.shape[-1] > 0 and problems * min(rows, y.shape[-2]) > 1
+
+
 def _without_pairs(x: Tensor, y: Tensor, v: Tensor, params: Any, weights: Any) -> Tensor:
-    """sum_c weights_c sum_j (x_i . y_j + params_c) v_j, from sum_j v_j (y_j, 1)."""
+    """sum_c weights_c sum_j (x_i . y_j + params_c) v_j as (w x_i, o) . sum_j v_j (y_j, 1), in float64."""
     x, y, v = x.double(), y.double(), v.double()
-    sums = torch.cat([v * y, v], -1).sum(-2, keepdim=True)
-    products, sum_v = (x * sums[..., :-1]).sum(-1, keepdim=True), sums[..., -1:]
     offsets = params[:, 0] if isinstance(params, Tensor) else params
-    return sum(weight * (products + offset * sum_v) for weight, offset in zip(weights, offsets))
+    w, o = sum(weights), sum(weight * offset for weight, offset in zip(weights, offsets, strict=True))
+    # The offset is one more feature: by itself it would be a sum to one number.
+    points = torch.cat([w * x, o * x.new_ones((*x.shape[:-1], 1))], -1)
+    return (points * torch.cat([v * y, v], -1).sum(-2, keepdim=True)).sum(-1, keepdim=True)
 
 
-def _split(numbers: Any, is_first: list[bool]) -> list[Any]:
-    parts = [[number for number, first in zip(numbers, is_first) if first is side] for side in (True, False)]
-    return [torch.stack(part) if part and isinstance(numbers, Tensor) else part for part in parts]
+def _split(values: Any, chosen: list[bool]) -> list[Any]:
+    """The chosen ones, and the others."""
+    parts = [[value for value, is_one in zip(values, chosen, strict=True) if is_one is side] for side in (True, False)]
+    return [torch.stack(part) if part and isinstance(values, Tensor) else part for part in parts]
 
 
 def kernel_matvec(
@@ -187,36 +207,29 @@ def kernel_matvec(
 
     Differentiable twice by x, y, v, weights and params. Sums run in float64 in a fixed order: the same input gives the
     same bits for any number of threads. With one vector and the diagonal, polynomials of degree 1 take no pairs: time
-    and memory grow with the points, and derivatives have no end.
+    and memory grow with the points, of which there are then copies in float64.
     """
     weights = (1.0,) * len(kinds) if weights is None else weights
     params, weights = (each.to(x.device) if isinstance(each, Tensor) else each for each in (params, weights))
     shapes = shapes_of(kinds, shapes)
     v = v.to(torch.promote_types(x.dtype, torch.float32))
-    rows = (..., slice(begin, x.shape[-2] if end < 0 else end), slice(None))
-    # Several vectors would need room for the products of each with y; and where all ends in one number, torch has its
-    # threads add up parts.
-    may_do_without = diagonal and v.shape[-1] == 1 and x[rows].numel() > x.shape[-1] > 0
-    is_linear = [may_do_without and (kind, shape) == ("polynomial", 1) for kind, shape in zip(kinds, shapes)]
-    run, linear_part = None, None
-    if _backend.is_native(x, "kernel_matvec", len(kinds) - sum(is_linear)):
-        run = _kernel_matvec
-    elif _backend.is_triton(x):
-        from . import _triton_operators
-
-        run = _triton_operators.kernel_matvec
+    last = x.shape[-2] if end < 0 else end
+    is_linear = [(kind, shape) == ("polynomial", 1) for kind, shape in zip(kinds, shapes)]
+    if any(is_linear) and not (last <= x.shape[-2] and _may_skip_pairs(x, y, v, last - begin, diagonal)):
+        is_linear = [False] * len(kinds)
+    run, linear_part = _serving(x, len(kinds) - sum(is_linear)), None
     if run is not None and any(is_linear):
         linear, others = zip(*(_split(each, is_linear) for each in (kinds, shapes, params, weights)))
-        # Widened once, so that the gradients of both parts are added before they are rounded.
+        # Widened for both parts, so that gradients by half-width points are added up before they are rounded.
         x, y = x.to(v.dtype), y.to(v.dtype)
-        linear_part = _without_pairs(x[rows], y, v, *linear[2:]).to(v.dtype)
+        linear_part = _without_pairs(x[..., begin:last, :], y, v, *linear[2:])
         if all(is_linear):
-            return linear_part
+            return linear_part.to(v.dtype)
         kinds, shapes, params, weights = others
-    by_component = weights if isinstance(weights, Tensor) else (tuple(weights),)
-    codes, params, weights = as_tensors(kinds, params, by_component, x.device)
-    weights = weights if isinstance(by_component, Tensor) else weights[0]
+    of_components = weights if isinstance(weights, Tensor) else (tuple(weights),)
+    codes, params, weights = as_tensors(kinds, params, of_components, x.device)
+    weights = weights if isinstance(of_components, Tensor) else weights[0]
     if run is None:
         return reference.kernel_matvec(x, y, v, weights, params, kinds, shapes, begin, end, diagonal)
     out = run(x, y, v, weights, params, codes, shapes, allows_tf32(x), _K, begin, end, diagonal)
-    return out if linear_part is None else out + linear_part
+    return out if linear_part is None else (out + linear_part).to(v.dtype)

@@ -46,7 +46,7 @@ class Config:
     lr: Positive | None = _option(None, "learning rate", own=True)
     decay: bool = _option(False, "let the learning rate fall linearly to 0 over the run")
     penalty_weight: Positive | None = _option(None, "lambda, of penalties or of the codes' distance", own=True)
-    kernel_scale: Positive | None = _option(None, "of the codes' kernel, in parts of the paper's", own=True)
+    kernel_scale: Positive | None = _option(None, "scale of the codes' kernel, times the paper's 2 d_z", own=True)
     clip: Positive | None = _option(None, "bound of the critic's weights", own=True)
     feature_matching: bool = _option(False, "the generator matches mean features of the critic", own=True)
     minibatch_discrimination: bool = _option(False, "the critic sees how near samples of a batch are", own=True)

@@ -96,7 +96,7 @@ class Adversarial(Objective):
         ]
 
     def critic_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
-        fake = networks.generator(batch.latent).detach()  # no graph: the loop freezes who does not descend
+        fake = networks.generator(batch.latent).detach()  # the loop has frozen it: there is no graph to leave
         return self.critic_terms(networks.critic, *self._seen(batch, fake), batch.mix)
 
     def generator_loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:

@@ -39,10 +39,10 @@ class WAEMMD(WAE):
     """Algorithm 2."""
 
     name = "wae-mmd"
-    kernel_scale = 1.0  # of C; smaller, the kernel sees smaller holes between codes
+    kernel_scale = 1.0  # s; the smaller, the smaller the holes between codes that the kernel sees
 
     def loss(self, networks: nn.ModuleDict, batch: Batch) -> Terms:
-        """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), k(x, y) = C / (C + ||x - y||^2), C = 2 d_z sigma_z^2."""
+        """1/n sum_i c(x_i, G(z~_i)) + lambda MMD^2_U(z, z~), k(x, y) = C / (C + ||x - y||^2), C = 2 s d_z sigma_z^2."""
         codes, reconstruction = self.autoencode(networks, batch.real)
         kernel = wk.kernels.InverseMultiquadric.for_prior(self.latent, scales=(self.kernel_scale,))
         mmd2 = wk.mmd2(joined(batch.latent), joined(codes), kernel)
