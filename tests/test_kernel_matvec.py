@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -192,17 +192,21 @@ def test_nan_and_infinity_propagate(backend: str) -> None:
         assert kernel_matvec(samples((5, 3), torch.float32), y, torch.ones(4, 1), KINDS, PARAMS).isnan().all()
 
 
-def test_fake_tensors_and_compiled_calls(native: None) -> None:
-    x, y = samples((6, 3), torch.float32), samples((4, 3), torch.float32, seed=1)
-    v = samples((4, 2), torch.float32)
-    function = lambda x, y, v: kernel_matvec(x, y, v, KINDS, PARAMS, WEIGHTS, begin=1)  # noqa: E731
+def assert_same_fake_and_compiled(function: Callable[..., Tensor], *given: Tensor) -> None:
     with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = function(*[mode.from_tensor(t) for t in (x, y, v)])
-    assert form(fake) == form(function(x, y, v))
+        fake = function(*map(mode.from_tensor, given))
+    assert form(fake) == form(function(*given))
     results = []
     for call in (compile_once(function, "native"), function):
-        inputs = [leaf(t) for t in (x, y, v)]
+        inputs = [leaf(t) for t in given]
         out = call(*inputs)
         results.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
     for ours, expected in zip(*results, strict=True):
         assert_same_by_another_route(ours, expected)
+
+
+def test_fake_tensors_and_compiled_calls(native: None) -> None:
+    x, y = samples((6, 3), torch.float32), samples((4, 3), torch.float32, seed=1)
+    v = samples((4, 2), torch.float32)
+    function = lambda x, y, v: kernel_matvec(x, y, v, KINDS, PARAMS, WEIGHTS, begin=1)  # noqa: E731
+    assert_same_fake_and_compiled(function, x, y, v)

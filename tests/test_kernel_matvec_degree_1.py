@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import DTYPES, assert_same_bits, compile_once, form, leaf, samples
+from cases import DTYPES, assert_same_bits, leaf, samples
+from test_kernel_matvec import assert_same_fake_and_compiled
 from tolerances import assert_as_good_as_torch, assert_same_by_another_route
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
@@ -117,16 +118,7 @@ def test_ranges_and_counts_that_are_wrong(native: None, count: int) -> None:
 def test_fake_tensors_and_compiled_calls(native: None) -> None:
     x, y, v = (samples(shape, torch.float32, seed=k) for k, shape in enumerate([(6, 3), (4, 3), (4, 1)]))
     function = lambda *each: kernel_matvec(*each, KINDS, PARAMS, WEIGHTS, shapes=SHAPES, begin=1)  # noqa: E731
-    with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        fake = function(*[mode.from_tensor(each) for each in (x, y, v)])
-    assert form(fake) == form(function(x, y, v))
-    results = []
-    for call in (compile_once(function, "native"), function):
-        inputs = [leaf(each) for each in (x, y, v)]
-        out = call(*inputs)
-        results.append([out.detach(), *torch.autograd.grad(out.square().sum(), inputs)])
-    for ours, expected in zip(*results, strict=True):
-        assert_same_by_another_route(ours, expected)
+    assert_same_fake_and_compiled(function, x, y, v)
 
 
 def test_a_row_of_numbers_for_a_kernel(backend: str) -> None:

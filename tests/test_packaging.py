@@ -106,13 +106,12 @@ def test_package_works_without_a_compiler(source: Path, tmp_path: Path, compiler
     assert reason in printed
 
 
-def test_import_is_quick() -> None:
-    """Adds under 15 % to `import torch`, 150 ms where that takes a second: the best of three, for a busy machine."""
-    code = "from time import perf_counter as now; start = now(); import torch; torchs = now(); import wgan_kernels; "
-    code += "print(torchs - start, now() - torchs)"
-    times = [map(float, run(sys.executable, "-c", code).split()) for _ in range(3)]
-    of_torch, ours = map(min, zip(*times, strict=True))
-    assert ours < 0.15 * of_torch
+def test_import_is_quick(tmp_path: Path) -> None:
+    """Adds under 150 ms to `import torch`: the best of three, as the machine may be busy."""
+    code = "import time, torch; start = time.perf_counter(); import wgan_kernels; print(time.perf_counter() - start)"
+    # Where bytecode is forbidden, Python would compile the sources every time, which takes longer than the rest.
+    bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(tmp_path)}
+    assert min(float(run(sys.executable, "-c", code, **bytecode)) for _ in range(3)) < 0.150
 
 
 def test_build_info_says_what_was_built(native) -> None:
